@@ -56,7 +56,7 @@ function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): buil
 endfunction()
 
 # nf_test(name [TORCH] SOURCES ... DEPS ... LABELS ... RANKS n TIMEOUT s): one GoogleTest program, one ctest entry.
-# RANKS n starts it through mpirun. NF_GOLDEN and NF_BIN tell tests where golden values and programs lie.
+# RANKS n starts it through mpirun. tests/support/paths.h tells tests where golden values and programs lie.
 function(nf_test name)
   cmake_parse_arguments(A "TORCH" "RANKS;TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT A_TIMEOUT)
@@ -66,7 +66,7 @@ function(nf_test name)
     add_executable(${name} ${A_SOURCES})
     target_link_libraries(${name} PRIVATE nf_flags ${A_DEPS})
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-    target_compile_definitions(${name} PRIVATE)
+    target_compile_definitions(${name} PRIVATE NF_SOURCE_DIR="${PROJECT_SOURCE_DIR}" NF_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
     if(A_TORCH)
       target_precompile_headers(${name} REUSE_FROM nf_torch_pch)
       target_link_libraries(${name} PRIVATE nf_torch)
@@ -85,7 +85,7 @@ function(nf_test name)
     add_test(NAME ${test} COMMAND ${name})
   endif()
   set_tests_properties(${test} PROPERTIES TIMEOUT ${A_TIMEOUT} LABELS "${A_LABELS}" ENVIRONMENT
-    "NF_GOLDEN=${PROJECT_SOURCE_DIR}/tests/golden;NF_BIN=${CMAKE_BINARY_DIR}/bin;NF_SOURCE=${PROJECT_SOURCE_DIR};OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1;MKL_CBWR=AUTO")
+    "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMP_NUM_THREADS=1;MKL_CBWR=AUTO")
 endfunction()
 
 function(nf_report)
