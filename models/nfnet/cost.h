@@ -1,0 +1,30 @@
+// What a network costs, from its spec alone: parameters, multiply-adds, memory for the backward
+// pass. The rule for multiply-adds is that of nfnet_spec.md section 1.1, so that our numbers stand
+// beside the published ones.
+#pragma once
+
+#include <cstdint>
+
+#include "models/nfnet/spec.h"
+
+namespace nf::model {
+
+struct ModelCost {
+  int64_t parameters;
+  int64_t tensors;
+  int64_t parameters_without_head;
+  int64_t no_decay_parameters;  // gains, biases and skip gains
+};
+ModelCost model_cost(const NfnetSpec& spec);
+
+// Multiply-adds of one forward pass of one square image: convolutions, squeeze-excite and
+// classifier; nothing for pooling, activations and weight standardization. A training step is
+// counted as three times this.
+double forward_macs(const NfnetSpec& spec, int64_t image_size);
+
+// Bytes that the backward pass keeps: inputs of convolutions and activations for `batch` images,
+// and the standardized weights. An estimate for dry runs; work spaces and gradients come on top.
+double activation_bytes_estimate(const NfnetSpec& spec, int64_t image_size, int64_t batch,
+                                 int bytes_per_element);
+
+}  // namespace nf::model

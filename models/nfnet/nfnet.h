@@ -1,0 +1,84 @@
+// The network: parameters in timm's names and order, initialization from a seed, and a functional
+// forward pass. What it computes depends on parameters, images, options and the number of threads
+// alone: every mask is a function of (seed, position of the image in the run), and no global
+// generator is ever read. Concurrent forward() calls are safe.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/param_role.h"
+#include "models/nfnet/names.h"
+#include "models/nfnet/spec.h"
+
+namespace nf::model {
+
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor;  // leaf, requires_grad
+  ParamRole role;
+};
+
+struct ForwardOptions {
+  bool training = false;  // false: no dropout, no stochastic depth
+  at::ScalarType compute =
+      at::kFloat;      // of convolutions and activations; weights are standardized in the
+                       // parameters' type first (kBFloat16: standardized in float32, then rounded)
+  double dropout = 0;  // rate; inverted scaling
+  double stochastic_depth = 0;  // rate at the end of the net; block i of n drops with rate * i / n
+  uint64_t seed = 0;            // of the run
+  std::span<const uint64_t> positions;  // one per image, needed where masks are drawn
+  const std::vector<std::vector<float>>* masks =
+      nullptr;  // [block][image]: given instead of drawn (tests)
+};
+
+// Intermediate results by name: stem, stages.K, final_conv (before its activation), pool.
+struct Activations {
+  std::vector<std::pair<std::string, at::Tensor>> taps;
+};
+
+class Nfnet {
+ public:
+  // Parameters are allocated and hold zeros until init() or copies. Throws Error(kUsage) on an
+  // impossible spec.
+  explicit Nfnet(const NfnetSpec& spec, at::ScalarType parameter_type = at::kFloat,
+                 at::Device device = at::kCPU);
+
+  // nfnet_spec.md section 3.1. The same numbers on every device, for every thread count and
+  // parameter type (rounded once from double). Each tensor draws from a key made of seed and its
+  // name.
+  void init(uint64_t seed);
+  // The classifier alone, for fine-tuning.
+  void init_head(uint64_t seed);
+
+  const std::vector<NamedParameter>& parameters() const { return parameters_; }
+  const NfnetSpec& spec() const { return spec_; }
+  at::Device device() const { return device_; }
+
+  // Replaces a parameter by `storage` (same shape; detached, made a leaf that requires gradients).
+  // The values of `storage` hold from then on: copy the old ones first where they matter. For
+  // arenas and for loading.
+  void rebind(size_t index, const at::Tensor& storage);
+
+  // images [B, 3, H, W] of any floating type on the model's device, normalized. Returns logits [B,
+  // classes] in float32, or float64 where the computation is. The graph reaches the parameters
+  // where gradients are enabled.
+  at::Tensor forward(const at::Tensor& images, const ForwardOptions& options,
+                     Activations* taps = nullptr) const;
+
+ private:
+  void init_parameter(size_t index, uint64_t seed);
+
+  NfnetSpec spec_;
+  std::vector<BlockSpec> blocks_;
+  at::Device device_;
+  std::vector<NamedParameter> parameters_;
+  std::vector<ParameterSpec> parameter_specs_;
+};
+
+}  // namespace nf::model
