@@ -1,0 +1,65 @@
+// SGD with Nesterov momentum, AGC and coupled weight decay: the whole update of one step, after the
+// gradients were summed and divided by the number of samples. Order: measure -> AGC -> weight decay
+// -> momentum -> update (nfnet_spec.md sections 6, 7). Nothing is touched unless every gradient is
+// finite.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "trainer/optim/agc.h"
+#include "trainer/optim/param_group.h"
+
+namespace nf::train {
+
+struct SgdOptions {
+  double momentum = 0.9;
+  double weight_decay = 0.0;  // by role: has_weight_decay()
+  bool nesterov = true;
+  AgcOptions agc;
+};
+
+struct StepStats {
+  double grad_norm = 0;            // over all trained parameters, before AGC and weight decay
+  double grad_norm_after_agc = 0;  // before weight decay
+  int64_t units = 0;               // AGC units and how many were clipped
+  int64_t clipped = 0;
+  bool finite = true;            // false: no weight, momentum or gradient was changed
+  std::string first_non_finite;  // name of the first parameter with a NaN or infinite gradient
+};
+
+class Sgd {
+ public:
+  // All values share one type and device. Momentum starts at zero, in one flat buffer laid out as
+  // FlatLayout.
+  Sgd(std::vector<Param> params, SgdOptions options);
+
+  // One update with learning rate lr * param.lr_scale, on the gradients that lie in the params:
+  //   g <- AGC(g) + wd W;  M <- momentum M + g;  W <- W - lr (g + momentum M)    (without nesterov:
+  //   W - lr M)
+  // Gradients keep their values (clipping happens on the way). Deterministic for any number of
+  // threads.
+  StepStats step(double lr);
+
+  const std::vector<Param>& params() const { return params_; }
+  const SgdOptions& options() const { return options_; }
+  const FlatLayout& layout() const { return layout_; }
+
+  // Momentum of params()[i]: a view, so a checkpoint is restored by copying into it.
+  const std::vector<at::Tensor>& momentum() const { return momentum_; }
+  // The same by name; NF_CHECK when there is no such parameter.
+  const at::Tensor& momentum(const std::string& name) const;
+  const at::Tensor& momentum_arena() const { return momentum_arena_; }
+
+ private:
+  std::vector<Param> params_;
+  SgdOptions options_;
+  FlatLayout layout_;
+  at::Tensor momentum_arena_;
+  std::vector<at::Tensor> momentum_;
+};
+
+}  // namespace nf::train
