@@ -1,0 +1,49 @@
+// See block.h.
+#include "models/nfnet/block.h"
+
+#include "models/nfnet/layers.h"
+
+namespace nf::model {
+namespace {
+
+// sigmoid(FC2(relu(FC1(mean over H, W)))): [B, C, 1, 1].
+at::Tensor squeeze_excite(const at::Tensor& x, const BlockParameters& p) {
+  const auto type = x.scalar_type();
+  const auto fc = [type](const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias) {
+    return at::linear(in, weight.to(type).flatten(1), bias.to(type));
+  };
+  const at::Tensor hidden = fc(x.mean({2, 3}), p.fc1_weight, p.fc1_bias).relu_();
+  return fc(hidden, p.fc2_weight, p.fc2_bias).sigmoid_().unsqueeze(-1).unsqueeze(-1);
+}
+
+}  // namespace
+
+at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
+                   double scale, Flavour flavour) {
+  const auto type = x.scalar_type();
+  const at::Tensor weight = standardize(p.weight, p.gain, flavour, scale).to(type);
+  return conv_same(x, weight, p.bias.to(type), stride, groups);
+}
+
+at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const BlockParameters& p,
+                         const NfnetSpec& spec, const at::Tensor& keep) {
+  const Flavour flavour = spec.flavour;
+  const double input_scale = kGammaGelu / block.beta;  // act(x) / beta = input_scale * gelu(x)
+  at::Tensor o = gelu(x, flavour);
+  at::Tensor shortcut = x;
+  if (block.projection) {
+    shortcut =
+        ws_conv(block.stride == 1 ? o : avg_pool_same(o), p.shortcut, 1, 1, input_scale, flavour);
+  }
+  o = ws_conv(o, p.conv1, 1, 1, input_scale, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv2, block.stride, block.groups, kGammaGelu, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv2b, 1, block.groups, kGammaGelu, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv3, 1, 1, kGammaGelu, flavour);
+  // alpha * skip_gain * 2 * sigmoid(...) and the mask are one factor per image and channel: one
+  // pass over o.
+  at::Tensor factor = squeeze_excite(o, p) * (p.skip_gain * (2.0 * spec.alpha)).to(x.scalar_type());
+  if (keep.defined()) factor = factor * keep;
+  return at::addcmul(shortcut, o, factor);
+}
+
+}  // namespace nf::model

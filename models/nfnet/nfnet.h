@@ -73,6 +73,8 @@ class Nfnet {
 
  private:
   void init_parameter(size_t index, uint64_t seed);
+  // [block, B, 1, 1, 1] of 0 and 1, or undefined where every branch stays.
+  at::Tensor residual_masks(int64_t batch, const ForwardOptions& options) const;
 
   NfnetSpec spec_;
   std::vector<BlockSpec> blocks_;
