@@ -1,0 +1,58 @@
+// See param_group.h.
+#include "trainer/optim/param_group.h"
+
+#include "core/check.h"
+
+namespace nf::train {
+
+FlatLayout::FlatLayout(const std::vector<std::vector<int64_t>>& shapes) : shapes_(shapes) {
+  offsets_.reserve(shapes_.size());
+  for (const auto& shape : shapes_) {
+    size_t count = 1;
+    for (const int64_t extent : shape) {
+      NF_CHECK(extent >= 0, "negative extent in a shape");
+      count *= static_cast<size_t>(extent);
+    }
+    offsets_.push_back(elements_);
+    elements_ += (count + kAlignment - 1) / kAlignment * kAlignment;
+  }
+}
+
+size_t FlatLayout::offset(size_t i) const {
+  NF_CHECK(i < offsets_.size());
+  return offsets_[i];
+}
+
+const std::vector<int64_t>& FlatLayout::shape(size_t i) const {
+  NF_CHECK(i < shapes_.size());
+  return shapes_[i];
+}
+
+at::Tensor FlatLayout::make_arena(at::TensorOptions options) const {
+  return at::zeros({static_cast<int64_t>(elements_)}, options);
+}
+
+at::Tensor FlatLayout::view(const at::Tensor& arena, size_t i) const {
+  NF_CHECK(
+      arena.dim() == 1 && arena.is_contiguous() && arena.numel() >= static_cast<int64_t>(elements_),
+      "the arena is not a flat buffer of this layout");
+  int64_t count = 1;
+  for (const int64_t extent : shape(i)) count *= extent;
+  return arena.narrow(0, static_cast<int64_t>(offset(i)), count).view(shape(i));
+}
+
+std::vector<at::Tensor> FlatLayout::views(const at::Tensor& arena) const {
+  std::vector<at::Tensor> out;
+  out.reserve(size());
+  for (size_t i = 0; i < size(); ++i) out.push_back(view(arena, i));
+  return out;
+}
+
+FlatLayout layout_of(const std::vector<Param>& params) {
+  std::vector<std::vector<int64_t>> shapes;
+  shapes.reserve(params.size());
+  for (const Param& p : params) shapes.push_back(p.value.sizes().vec());
+  return FlatLayout(shapes);
+}
+
+}  // namespace nf::train
