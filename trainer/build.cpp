@@ -1,0 +1,191 @@
+// See build.h.
+#include "trainer/build.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/check.h"
+#include "core/error.h"
+#include "trainer/checkpoint/export.h"
+#include "trainer/model_metadata.h"
+
+namespace nf::train {
+namespace {
+
+data::SamplerOptions sampler_options(const RunConfig& c, const data::ShardDataset& set) {
+  data::SamplerOptions o;
+  o.samples = set.size();
+  o.seed = static_cast<uint64_t>(c.run.seed);
+  o.shuffle = data::parse_shuffle(c.data.shuffle);
+  o.repeat = static_cast<uint64_t>(c.data.repeat_augmentation);
+  o.shard_samples = set.shard_samples();
+  o.window_shards = static_cast<uint64_t>(c.data.window_shards);
+  return o;
+}
+
+data::TrainPlan train_plan(const RunConfig& c, const Communicator& comm, const data::ShardDataset& set) {
+  if (comm.size() > c.batch.micro_batches)
+    throw Error(ExitCode::kUsage, "batch.micro_batches",
+                std::to_string(comm.size()) + " ranks, but a batch has only " + std::to_string(c.batch.micro_batches) +
+                    " micro-batches",
+                "start at most that many ranks, or raise batch.micro_batches (this changes the run's bits)");
+  data::TrainPlan p;
+  p.batch_size = static_cast<uint64_t>(c.batch.size);
+  p.micro_batches = static_cast<uint64_t>(c.batch.micro_batches);
+  p.end_position = data::positions_in_run(c.schedule.epochs, set.size());
+  p.rank = static_cast<uint64_t>(comm.rank());
+  p.world = static_cast<uint64_t>(comm.size());
+  if (p.end_position == 0)
+    throw Error(ExitCode::kUsage, "schedule.epochs", "the run has no samples", "raise schedule.epochs");
+  return p;
+}
+
+Schedule make_schedule(const RunConfig& c, const data::TrainPlan& plan) {
+  Schedule s;
+  s.max_lr = c.optimizer.learning_rate;
+  s.total_steps = static_cast<double>(plan.steps());
+  const double per_epoch = static_cast<double>(plan.end_position) / static_cast<double>(plan.batch_size) / c.schedule.epochs;
+  s.warmup_steps = c.schedule.warmup_epochs >= 0 ? c.schedule.warmup_epochs * per_epoch
+                                                 : std::min(5000.0, 0.05 * s.total_steps);
+  return s;
+}
+
+SgdOptions sgd_options(const RunConfig& c) {
+  SgdOptions o;
+  o.momentum = c.optimizer.momentum;
+  o.weight_decay = c.optimizer.weight_decay;
+  o.agc.clip = c.optimizer.agc_clip;
+  o.agc.eps = c.optimizer.agc_eps;
+  return o;
+}
+
+std::unique_ptr<data::ShardDataset> open_eval_set(const RunConfig& c) {
+  if (c.evaluate.split.empty()) return nullptr;
+  return std::make_unique<data::ShardDataset>(c.data.path, c.evaluate.split);
+}
+
+FlatLayout layout_of(const model::Nfnet& net) {
+  std::vector<std::vector<int64_t>> shapes;
+  for (const auto& p : net.parameters()) shapes.push_back(p.tensor.sizes().vec());
+  return FlatLayout(shapes);
+}
+
+// Rebinds the network's parameters to views of the arena and lists them with their gradients.
+std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout, const at::Tensor& weights,
+                               const at::Tensor& gradients) {
+  std::vector<Param> params;
+  for (size_t i = 0; i < net.parameters().size(); ++i) {
+    net.rebind(i, layout.view(weights, i));
+    const auto& p = net.parameters()[i];
+    params.push_back({p.name, p.tensor, layout.view(gradients, i), p.role, 1.0, false});
+  }
+  return params;
+}
+
+}  // namespace
+
+Trainer::Trainer(const RunConfig& c, Communicator& communicator)
+    : config(c),
+      comm(communicator),
+      device(resolve_device(c.run.device, communicator.rank())),
+      train_set(c.data.path, c.data.split),
+      eval_set(open_eval_set(c)),
+      sampler(sampler_options(c, train_set)),
+      plan(train_plan(c, communicator, train_set)),
+      net(model_spec(c.model, static_cast<int64_t>(train_set.class_names().size())), at::kFloat, device),
+      layout(layout_of(net)),
+      weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
+      gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
+      sgd((params = bind_params(net, layout, weights, gradients)), sgd_options(c)),
+      schedule(make_schedule(c, plan)),
+      reducer(communicator, plan.micro_batches, layout.elements(),
+              c.comm.reduction == "fast" ? Reduction::kFast : Reduction::kExact) {
+  const auto classes = static_cast<int64_t>(train_set.class_names().size());
+  if (net.spec().classes < classes)
+    throw Error(ExitCode::kUsage, "model.classes",
+                std::to_string(net.spec().classes) + " outputs, but the data set has " + std::to_string(classes) + " classes",
+                "leave model.classes at 0 to take the data set's number");
+  if (c.ema.decay > 0) ema = std::make_unique<Ema>(params, c.ema.decay);
+  loader = std::make_unique<data::Loader>(
+      train_set, sampler, plan.plan(), train_augment(c), static_cast<uint64_t>(c.run.seed),
+      data::LoaderOptions{static_cast<int>(c.data.workers), static_cast<int>(c.data.prefetch)});
+}
+
+uint64_t Trainer::position() const { return std::min(step * plan.batch_size, plan.end_position); }
+
+double Trainer::epoch() const {
+  return static_cast<double>(position()) / static_cast<double>(train_set.size());
+}
+
+void Trainer::seek(uint64_t to) {
+  step = to;
+  loader->seek(to * plan.per_step());
+}
+
+data::RunOrder Trainer::order() const {
+  data::RunOrder o;
+  o.sampler = sampler.options();
+  o.batch_size = plan.batch_size;
+  o.micro_batches = plan.micro_batches;
+  o.end_position = plan.end_position;
+  o.fingerprint = train_set.fingerprint();
+  return o;
+}
+
+Snapshot take_snapshot(Trainer& t) {
+  const auto copy = [](const at::Tensor& x) { return x.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous); };
+  Snapshot s;
+  s.state.step = t.step;
+  s.state.position = t.position();
+  s.state.seed = static_cast<uint64_t>(t.config.run.seed);
+  s.state.fingerprint = t.train_set.fingerprint();
+  s.state.config_hash = config_hash(t.config.fields());
+  for (size_t i = 0; i < t.params.size(); ++i) {
+    s.model.push_back({t.params[i].name, copy(t.params[i].value)});
+    s.optimizer.push_back({t.params[i].name, copy(t.sgd.momentum()[i])});
+    if (t.ema) s.ema.push_back({t.params[i].name, copy(t.ema->values()[i])});
+  }
+  s.model_metadata = describe_model(t.net.spec(), t.config.data.image_size);
+  return s;
+}
+
+void restore(Trainer& t, const Snapshot& s) {
+  at::NoGradGuard no_grad;
+  const auto fill = [&](const std::vector<NamedTensor>& from, const char* what, const auto& target) {
+    if (from.size() != t.params.size())
+      throw Error(ExitCode::kWeights, what, "holds " + std::to_string(from.size()) + " tensors, the model has " +
+                                                std::to_string(t.params.size()));
+    for (size_t i = 0; i < from.size(); ++i) {
+      const auto found = std::find_if(from.begin(), from.end(), [&](const NamedTensor& n) { return n.name == t.params[i].name; });
+      if (found == from.end() || found->tensor.sizes() != t.params[i].value.sizes())
+        throw Error(ExitCode::kWeights, what, "tensor " + t.params[i].name + " is missing or has another shape",
+                    "the checkpoint is of another model; use another --output");
+      target(i).copy_(found->tensor);
+    }
+  };
+  fill(s.model, "model.safetensors", [&](size_t i) { return t.params[i].value.detach(); });
+  fill(s.optimizer, "optimizer.safetensors", [&](size_t i) { return t.sgd.momentum()[i]; });
+  if (t.ema) fill(s.ema, "ema.safetensors", [&](size_t i) { return t.ema->values()[i]; });
+  t.seek(s.state.step);
+}
+
+void initialize_weights(Trainer& t) {
+  const auto seed = static_cast<uint64_t>(t.config.run.seed);
+  t.net.init(seed);
+  if (!t.config.init.weights.empty()) {
+    const WeightsSource source = read_weights(t.config.init.weights);
+    std::vector<ExpectedTensor> expected;
+    for (const auto& p : t.params) expected.push_back({p.name, p.value.sizes().vec()});
+    FitOptions options;
+    options.model = t.config.model.name;
+    options.new_head = t.config.init.new_head;
+    at::NoGradGuard no_grad;
+    for (const auto& n : fit_weights(source, expected, options))
+      for (auto& p : t.params)
+        if (p.name == n.name) p.value.detach().copy_(n.tensor);
+  }
+  if (t.ema) t.ema = std::make_unique<Ema>(t.params, t.config.ema.decay);  // starts as a copy of these weights
+  t.seek(0);
+}
+
+}  // namespace nf::train

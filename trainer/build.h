@@ -1,0 +1,73 @@
+// Puts a run together from its config: the only place that knows all parts. A Trainer owns what one rank needs and is the
+// same for the threads backend (N of them in a test) and for MPI.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data_pipeline/ledger.h"
+#include "data_pipeline/loader.h"
+#include "data_pipeline/sampler.h"
+#include "data_pipeline/shard_dataset.h"
+#include "models/nfnet/nfnet.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/comm/communicator.h"
+#include "trainer/comm/grad_reducer.h"
+#include "trainer/optim/ema.h"
+#include "trainer/optim/param_group.h"
+#include "trainer/optim/schedule.h"
+#include "trainer/optim/sgd.h"
+#include "trainer/run_config.h"
+
+namespace nf::train {
+
+struct Trainer {
+  Trainer(const RunConfig& config, Communicator& comm);
+
+  RunConfig config;
+  Communicator& comm;
+  at::Device device;
+  data::ShardDataset train_set;
+  std::unique_ptr<data::ShardDataset> eval_set;  // null without evaluate.split
+  data::Sampler sampler;
+  data::TrainPlan plan;
+  model::Nfnet net;
+  std::vector<Param> params;  // value and grad are views of the two arenas
+  FlatLayout layout;
+  at::Tensor weights;    // flat, all parameters
+  at::Tensor gradients;  // flat, the step's mean gradient
+  Sgd sgd;
+  std::unique_ptr<Ema> ema;  // null without ema.decay
+  Schedule schedule;
+  GradReducer reducer;
+  std::unique_ptr<data::Loader> loader;
+
+  uint64_t step = 0;      // updates done
+  uint64_t total_steps() const { return plan.steps(); }
+  uint64_t position() const;  // samples whose gradients are in the weights
+  double epoch() const;       // position in epochs
+
+  // Moves the run to `step` updates done: the loader's next micro-batch is that step's first.
+  void seek(uint64_t step);
+  // What nf-audit needs to prove the run (RUN_DIR/run.json).
+  data::RunOrder order() const;
+};
+
+// The checkpoint of a trainer's present state, in CPU memory of its own; and back. restore() throws Error(kWeights) when
+// the tensors do not fit.
+Snapshot take_snapshot(Trainer& trainer);
+void restore(Trainer& trainer, const Snapshot& snapshot);
+
+// Loads init.weights, or initializes from the seed.
+void initialize_weights(Trainer& trainer);
+
+// "cpu" or "cuda" from run.device; loads the CUDA plug-in when it may be wanted. Throws Error(kUsage) when cuda is asked
+// for and not there.
+at::Device resolve_device(const std::string& name, int local_rank);
+
+}  // namespace nf::train

@@ -1,0 +1,65 @@
+// See program.h.
+#include "trainer/program.h"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/error.h"
+#include "core/program.h"
+#include "trainer/agreement.h"
+#include "trainer/comm/launcher.h"
+#include "trainer/comm/local.h"
+#include "trainer/comm/mpi.h"
+
+namespace nf::train {
+namespace {
+
+int report(const char* name, const Communicator& comm, bool agreed) {
+  int code = 0;
+  const std::string text = describe_current_exception(name, &code);
+  if (!agreed && comm.size() > 1) std::fprintf(stderr, "rank %d of %d: ", comm.rank(), comm.size());
+  if (!agreed || comm.rank() == 0) std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
+  return code;
+}
+
+int guarded(const char* name, Ranks& ranks, const std::function<int(Ranks&)>& body) {
+  try {
+    return body(ranks);
+  } catch (const AgreedError&) {
+    return report(name, ranks.comm, true);
+  } catch (...) {
+    const int code = report(name, ranks.comm, ranks.comm.size() == 1);
+    if (ranks.comm.size() > 1) ranks.comm.abort(code);
+    return code;
+  }
+}
+
+}  // namespace
+
+int run_ranks(const char* name, int argc, char** argv, const std::function<int(Ranks&)>& body) {
+  // MKL: same bits from run to run whatever the alignment of its operands (oneMKL manual, "Conditional numerical
+  // reproducibility"). It is read at MKL's first call.
+  setenv("MKL_CBWR", "AUTO", 0);
+  const auto get = [](const char* key) -> const char* { return std::getenv(key); };
+  return run_program(name, [&] {
+    if (!launched_by_mpi(get)) {
+      LocalCommunicator alone;
+      Ranks ranks{alone, [](double) {}};
+      return guarded(name, ranks, body);
+    }
+    MpiSession session(&argc, &argv, 600);
+    Ranks ranks{session.communicator(), [&](double s) { session.set_timeout(s); }};
+    const int launched = launched_ranks(get);
+    if (launched > 0 && launched != ranks.comm.size())
+      throw Error(ExitCode::kRank, name, "the launcher started " + std::to_string(launched) + " ranks, MPI sees " +
+                                             std::to_string(ranks.comm.size()),
+                  "with srun use --mpi=pmix");
+    return guarded(name, ranks, body);
+  });
+}
+
+}  // namespace nf::train

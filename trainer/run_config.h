@@ -1,0 +1,166 @@
+// Every key of a run's TOML file (contract, "Config"). Plain structs with defaults; each visit() is the one list that
+// parses, prints, overrides, documents and hashes. Keys marked affects_result = false may change when a run is resumed.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/options.h"
+#include "data_pipeline/augment.h"
+#include "data_pipeline/sampler.h"
+#include "models/nfnet/spec.h"
+
+namespace nf::train {
+
+struct RunOptions {
+  int64_t seed = 0;
+  int64_t threads_per_rank = 1;
+  std::string device = "auto";
+  double peak_tflops = 0;
+  void visit(Fields& f);
+};
+
+struct DataConfig {
+  std::string path;
+  std::string split = "train";
+  int64_t image_size = 224;
+  int64_t workers = 2;
+  int64_t prefetch = 4;
+  std::string shuffle = "global";
+  int64_t window_shards = 16;
+  int64_t repeat_augmentation = 1;
+  std::string crop = "random_resized";
+  std::string interpolation = "bicubic";
+  double scale_min = 0.08;
+  int64_t padding = 4;
+  bool flip = true;
+  double max_bad_fraction = 0.001;
+  bool trace = false;
+  void visit(Fields& f);
+};
+
+struct ModelConfig {
+  std::string name = "nfnet_f0";
+  std::vector<int64_t> depths;
+  std::vector<int64_t> widths;
+  int64_t classes = 0;
+  double dropout = 0;
+  double stochastic_depth = 0;
+  std::string flavour = "dm";
+  std::string stage1_mid = "default";
+  void visit(Fields& f);
+};
+
+struct BatchConfig {
+  int64_t size = 4096;
+  int64_t micro_batches = 64;
+  void visit(Fields& f);
+};
+
+struct ScheduleConfig {
+  double epochs = 1;
+  double warmup_epochs = -1;
+  void visit(Fields& f);
+};
+
+struct OptimizerConfig {
+  double learning_rate = 1.6;
+  double momentum = 0.9;
+  double weight_decay = 1e-6;
+  double agc_clip = 0.01;
+  double agc_eps = 1e-3;
+  void visit(Fields& f);
+};
+
+struct EmaConfig {
+  double decay = 0;
+  void visit(Fields& f);
+};
+
+struct LossConfig {
+  std::string kind = "softmax";
+  double label_smoothing = 0;
+  void visit(Fields& f);
+};
+
+struct PrecisionConfig {
+  std::string compute = "float32";
+  void visit(Fields& f);
+};
+
+struct CommConfig {
+  std::string backend = "auto";
+  std::string reduction = "exact";
+  double timeout_seconds = 600;
+  void visit(Fields& f);
+};
+
+struct CheckpointConfig {
+  int64_t every_steps = 1000;
+  double every_minutes = 0;
+  int64_t keep = 3;
+  void visit(Fields& f);
+};
+
+struct EvaluateConfig {
+  int64_t every_steps = 0;
+  std::string split;
+  int64_t image_size = 0;
+  int64_t resize_margin = -1;
+  int64_t chunk = 64;
+  void visit(Fields& f);
+};
+
+struct InitConfig {
+  std::string weights;
+  bool new_head = false;
+  void visit(Fields& f);
+};
+
+struct LimitConfig {
+  double wall_minutes = 0;
+  int64_t steps = 0;
+  void visit(Fields& f);
+};
+
+struct LogConfig {
+  int64_t every_steps = 1;
+  bool tensorboard = true;
+  void visit(Fields& f);
+};
+
+struct RunConfig {
+  RunOptions run;
+  DataConfig data;
+  ModelConfig model;
+  BatchConfig batch;
+  ScheduleConfig schedule;
+  OptimizerConfig optimizer;
+  EmaConfig ema;
+  LossConfig loss;
+  PrecisionConfig precision;
+  CommConfig comm;
+  CheckpointConfig checkpoint;
+  EvaluateConfig evaluate;
+  InitConfig init;
+  LimitConfig limit;
+  LogConfig log;
+
+  Fields fields();  // of this object: keep it alive as long as the list
+};
+
+// Reads the file and the overrides and checks what spans several keys. Relative paths (data.path, init.weights) count from
+// the working directory. Throws Error(kUsage) with all errors at once.
+RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+// The checks that span keys: divisibility, splits, sizes. Throws Error(kUsage).
+void check_run_config(const RunConfig& config);
+
+// The options of the parts that a config stands for.
+model::NfnetSpec model_spec(const ModelConfig& config, int64_t classes);
+data::AugmentOptions train_augment(const RunConfig& config);
+// Evaluation preprocessing at `image_size`; margin -1: 32 pixels from 128 px up, none below (spec section 11).
+data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin, const std::string& interpolation);
+data::Shuffle parse_shuffle(const std::string& name);
+
+}  // namespace nf::train

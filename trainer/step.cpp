@@ -1,0 +1,140 @@
+// See step.h. Order of a step: design.md section 4.
+#include "trainer/step.h"
+
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "core/check.h"
+#include "core/error.h"
+#include "trainer/comm/control.h"
+#include "trainer/optim/loss.h"
+
+namespace nf::train {
+namespace {
+
+// Sums over a micro-batch's valid samples; gathered over ranks in micro-batch order.
+struct Sums {
+  double loss = 0, top1 = 0;
+};
+
+struct Targets {
+  at::Tensor first;  // int64 [count], the first label
+  at::Tensor all;    // [count, classes], sigmoid only
+  at::Tensor weights;
+};
+
+Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
+  Targets out;
+  const auto n = batch.count;
+  out.first = at::empty({n}, at::kLong);
+  for (int64_t i = 0; i < n; ++i) out.first.data_ptr<int64_t>()[i] = batch.labels[batch.label_offset[static_cast<size_t>(i)]];
+  out.weights = at::empty({n}, at::kFloat);
+  std::copy(batch.weights.begin(), batch.weights.end(), out.weights.data_ptr<float>());
+  if (t.config.loss.kind == "sigmoid")
+    out.all = multi_hot(batch.label_offset, batch.labels, t.net.spec().classes).to(t.device);
+  out.first = out.first.to(t.device);
+  out.weights = out.weights.to(t.device);
+  return out;
+}
+
+LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets& targets) {
+  if (t.config.loss.kind == "sigmoid") return sigmoid_cross_entropy(logits, targets.all, targets.weights);
+  return softmax_cross_entropy(logits, {targets.first, {}, {}, targets.weights}, t.config.loss.label_smoothing);
+}
+
+// Writes the gradient of the micro-batch's summed loss into `gradient` (laid out as trainer.layout).
+Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float> gradient) {
+  std::fill(gradient.begin(), gradient.end(), 0.0f);
+  if (batch.count == 0) return {};
+  std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
+  model::ForwardOptions options;
+  options.training = true;
+  options.compute = t.config.precision.compute == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  options.dropout = t.config.model.dropout;
+  options.stochastic_depth = t.config.model.stochastic_depth;
+  options.seed = static_cast<uint64_t>(t.config.run.seed);
+  options.positions = positions;
+
+  const at::Tensor logits = t.net.forward(normalized_images(batch, t.device), options);
+  const Targets targets = make_targets(t, batch);
+  const LossResult loss = batch_loss(t, logits, targets);
+  std::vector<at::Tensor> inputs;
+  for (const auto& p : t.params) inputs.push_back(p.value);
+  const auto grads = torch::autograd::grad({loss.sum}, inputs, {}, false, false, /*allow_unused=*/true);
+  at::NoGradGuard no_grad;
+  const at::Tensor flat = at::from_blob(gradient.data(), {static_cast<int64_t>(gradient.size())}, at::kFloat);
+  for (size_t i = 0; i < grads.size(); ++i)
+    if (grads[i].defined()) t.layout.view(flat, i).copy_(grads[i]);
+  Sums sums;
+  sums.loss = loss.sum.item<double>();
+  sums.top1 = static_cast<double>(count_correct(logits.detach(), targets.first, targets.weights).top1.item<int64_t>());
+  return sums;
+}
+
+[[noreturn]] void throw_not_finite(const StepResult& r, const std::string& what) {
+  throw Error(ExitCode::kNotFinite, "step " + std::to_string(r.step),
+              what + " is not finite in the batch of positions [" + std::to_string(r.begin) + ", " +
+                  std::to_string(r.end) + "); weights are those of step " + std::to_string(r.step - 1),
+              "lower optimizer.learning_rate or optimizer.agc_clip; nf-audit where tells which samples these are");
+}
+
+}  // namespace
+
+at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
+  static const std::vector<float> kMean = {0.485f, 0.456f, 0.406f}, kStd = {0.229f, 0.224f, 0.225f};
+  const int64_t s = batch.image_size;
+  at::Tensor x = at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
+  const auto constant = [&](const std::vector<float>& v, float scale) {
+    return at::tensor(v, at::kFloat).mul_(scale).view({1, 3, 1, 1}).to(device);
+  };
+  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat).contiguous();
+  return x.sub_(constant(kMean, 255.0f)).div_(constant(kStd, 255.0f));
+}
+
+StepResult train_step(Trainer& t, const StepHooks& hooks) {
+  StepResult r;
+  r.step = t.step + 1;
+  r.begin = t.position();
+  r.end = std::min(r.begin + t.plan.batch_size, t.plan.end_position);
+  Control control;
+  std::vector<double> losses, hits;
+  for (uint64_t m = t.plan.first(); m < t.plan.last(); ++m) {
+    const auto batch = t.loader->next();
+    NF_CHECK(batch.has_value(), "the plan ended before the run");
+    if (hooks.taken) hooks.taken(r.step, *batch);
+    const Sums sums = forward_backward(t, *batch, t.reducer.buffer());
+    t.reducer.add(m);
+    losses.push_back(sums.loss);
+    hits.push_back(sums.top1);
+    control.sample_digest += data::batch_digest(batch->range.begin, batch->samples);
+    control.valid_samples += batch->count - static_cast<int64_t>(batch->bad.size());
+    r.bad_here.insert(r.bad_here.end(), batch->bad.begin(), batch->bad.end());
+  }
+  const std::span<const float> sum = t.reducer.finish();
+  control.stop_flags = hooks.stop_request ? hooks.stop_request() : 0;
+  control = agree(t.comm, control);
+  r.digest = control.sample_digest;
+  r.bad = static_cast<int64_t>(r.end - r.begin) - control.valid_samples;
+  r.stop = control.stop_flags;
+  const double valid = std::max<double>(1.0, static_cast<double>(control.valid_samples));
+  r.loss = GradReducer::tree_sum(gather_leaves(t.comm, t.plan.micro_batches, losses)) / valid;
+  r.top1 = GradReducer::tree_sum(gather_leaves(t.comm, t.plan.micro_batches, hits)) / valid;
+  r.learning_rate = learning_rate(t.schedule, t.step);
+  if (!std::isfinite(r.loss)) throw_not_finite(r, "the loss");
+
+  at::NoGradGuard no_grad;
+  t.gradients.copy_(at::from_blob(const_cast<float*>(sum.data()), {static_cast<int64_t>(sum.size())}, at::kFloat));
+  t.gradients.mul_(1.0 / valid);
+  const StepStats stats = t.sgd.step(r.learning_rate);  // AGC, decay, momentum, update: only if all is finite
+  if (!stats.finite) throw_not_finite(r, "the gradient of " + stats.first_non_finite);
+  if (t.ema) t.ema->update(t.step);
+  r.grad_norm = stats.grad_norm;
+  r.agc_units = stats.units;
+  r.agc_clipped = stats.clipped;
+  t.step = r.step;
+  return r;
+}
+
+}  // namespace nf::train
