@@ -1,0 +1,201 @@
+// The promise of the gradient sum: the same bits for every number of ranks, against a serial
+// oracle, on numbers for which the usual sum in rank order gives other bits.
+#include "trainer/comm/grad_reducer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <mutex>
+
+#include "core/error.h"
+#include "tests/trainer/comm/oracle.h"
+#include "trainer/comm/local.h"
+#include "trainer/comm/threads.h"
+
+namespace nf::test {
+namespace {
+
+using train::Communicator;
+using train::GradReducer;
+using train::LocalCommunicator;
+using train::Reduction;
+using train::ThreadsGroup;
+
+// One step; returns a copy of the sum.
+std::vector<float> reduce(GradReducer& reducer, const Communicator& comm,
+                          const std::vector<std::vector<float>>& all) {
+  const auto [begin, end] = train::micro_batch_range(all.size(), comm.rank(), comm.size());
+  for (uint64_t m = begin; m < end; ++m) {
+    const auto buffer = reducer.buffer();
+    std::copy(all[m].begin(), all[m].end(), buffer.begin());
+    reducer.add(m);
+  }
+  const auto total = reducer.finish();
+  return {total.begin(), total.end()};
+}
+
+// What a library's all-reduce does: every rank's own serial sum, then those in rank order.
+std::vector<float> naive_sum(const std::vector<std::vector<float>>& all, int world) {
+  std::vector<float> total(all[0].size(), 0.0f);
+  for (int rank = 0; rank < world; ++rank) {
+    const auto [begin, end] = train::micro_batch_range(all.size(), rank, world);
+    std::vector<float> own(total.size(), 0.0f);
+    for (uint64_t m = begin; m < end; ++m)
+      for (size_t i = 0; i < own.size(); ++i) own[i] += all[m][i];
+    for (size_t i = 0; i < own.size(); ++i) total[i] += own[i];
+  }
+  return total;
+}
+
+class Exact : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(Exact, EveryNumberOfRanksGivesTheOraclesBits) {
+  const uint64_t v = GetParam();
+  const size_t elements = 1003;  // no number of ranks divides it
+  const auto all = gradients(v, elements);
+  const auto expected = oracle_gradient(all);
+  int naive_differs = 0;
+  for (int world = 1; world <= static_cast<int>(v); ++world) {
+    ThreadsGroup group(world);
+    group.run([&](Communicator& comm) {
+      // Buckets that the elements fill evenly, unevenly and not at all.
+      for (const size_t bucket : {size_t{64}, size_t{1003}, size_t{5000}}) {
+        GradReducer reducer(comm, v, elements, Reduction::kExact, nullptr, bucket);
+        for (int step = 0; step < 2; ++step)  // buffers are used again
+          EXPECT_TRUE(same_bits(reduce(reducer, comm, all), expected))
+              << "V " << v << ", W " << world << ", rank " << comm.rank() << ", bucket " << bucket;
+      }
+    });
+    if (!same_bits(naive_sum(all, world), expected)) ++naive_differs;
+  }
+  if (v >= 5) {
+    EXPECT_GT(naive_differs, 0) << "the test's numbers do not show the order";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(MicroBatches, Exact, testing::Values(1, 2, 3, 5, 8, 12, 16));
+
+TEST(GradReducer, NaiveSumsChangeWithTheNumberOfRanks) {
+  const auto all = gradients(16, 500);
+  EXPECT_FALSE(same_bits(naive_sum(all, 1), naive_sum(all, 2)));
+  EXPECT_FALSE(same_bits(naive_sum(all, 2), naive_sum(all, 4)));
+}
+
+TEST(GradReducer, TinyAndEmptyGradients) {
+  for (const size_t elements : {size_t{0}, size_t{1}, size_t{17}}) {
+    const auto all = gradients(8, elements);
+    const auto expected = oracle_gradient(all);
+    ThreadsGroup group(5);  // more ranks than slices
+    group.run([&](Communicator& comm) {
+      GradReducer reducer(comm, 8, elements, Reduction::kExact);
+      EXPECT_TRUE(same_bits(reduce(reducer, comm, all), expected));
+    });
+  }
+}
+
+TEST(GradReducer, FastSumsToRounding) {
+  const auto all = gradients(8, 300);
+  for (const int world : {1, 3, 4}) {
+    ThreadsGroup group(world);
+    group.run([&](Communicator& comm) {
+      GradReducer reducer(comm, 8, 300, Reduction::kFast);
+      const auto total = reduce(reducer, comm, all);
+      for (size_t i = 0; i < total.size(); ++i) {
+        double exact = 0.0, magnitude = 0.0;
+        for (const auto& g : all) {
+          exact += static_cast<double>(g[i]);
+          magnitude += std::abs(static_cast<double>(g[i]));
+        }
+        EXPECT_NEAR(total[i], exact, magnitude * 8 * 6e-8);
+      }
+    });
+  }
+}
+
+TEST(GradReducer, KeepsFewBuffers) {
+  for (const auto& [v, world] : {std::pair<uint64_t, int>{16, 1}, {16, 2}, {16, 4}, {64, 4}}) {
+    const auto all = gradients(v, 32);
+    ThreadsGroup group(world);
+    group.run([&, v = v, world = world](Communicator& comm) {
+      GradReducer reducer(comm, v, 32, Reduction::kExact);
+      for (int step = 0; step < 3; ++step) reduce(reducer, comm, all);
+      EXPECT_LE(reducer.buffers(),
+                static_cast<size_t>(std::bit_width(v / static_cast<uint64_t>(world) - 1)) + 1);
+    });
+  }
+}
+
+TEST(GradReducer, BuffersAreAlignedAndTheResultLastsUntilTheNextBuffer) {
+  LocalCommunicator comm;
+  GradReducer reducer(comm, 2, 5, Reduction::kExact);
+  for (uint64_t m = 0; m < 2; ++m) {
+    const auto buffer = reducer.buffer();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    EXPECT_EQ(buffer.data(), reducer.buffer().data());  // the same until it is added
+    std::fill(buffer.begin(), buffer.end(), static_cast<float>(m + 1));
+    reducer.add(m);
+  }
+  EXPECT_THAT(reducer.finish(), testing::Each(3.0f));
+}
+
+TEST(GradReducer, WrongUseIsRefused) {
+  LocalCommunicator comm;
+  GradReducer reducer(comm, 2, 4, Reduction::kExact);
+  EXPECT_THROW(reducer.add(0), std::logic_error);  // no buffer
+  reducer.buffer();
+  EXPECT_THROW(reducer.add(1), std::logic_error);  // out of order
+  reducer.add(0);
+  EXPECT_THROW(reducer.finish(), std::logic_error);  // one micro-batch is missing
+}
+
+TEST(GradReducer, MoreRanksThanMicroBatchesIsAUsageError) {
+  ThreadsGroup group(3);
+  try {
+    GradReducer reducer(group.communicator(0), 2, 4, Reduction::kExact);
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::kUsage);
+    EXPECT_EQ(e.where(), "batch.micro_batches");
+  }
+}
+
+TEST(MicroBatchRange, CoversAllWithoutGapsForEveryWorld) {
+  for (uint64_t v = 1; v <= 40; ++v)
+    for (int world = 1; world <= static_cast<int>(v); ++world) {
+      uint64_t at = 0;
+      for (int rank = 0; rank < world; ++rank) {
+        const auto [begin, end] = train::micro_batch_range(v, rank, world);
+        EXPECT_EQ(begin, at);
+        EXPECT_GT(end, begin);
+        at = end;
+      }
+      EXPECT_EQ(at, v);
+    }
+}
+
+TEST(ParseReduction, KnowsItsTwoWords) {
+  EXPECT_EQ(train::parse_reduction("exact"), Reduction::kExact);
+  EXPECT_EQ(train::parse_reduction("fast"), Reduction::kFast);
+  EXPECT_THROW(train::parse_reduction("Exact"), Error);
+}
+
+TEST(HostBufferOps, ManyBlocksAndAWholeTree) {
+  train::HostBufferOps ops;
+  const size_t n = 10007, v = 6;
+  const auto all = gradients(v, n);
+  std::vector<std::shared_ptr<float[]>> memory;
+  std::vector<float*> operands;
+  std::vector<train::TreeNode> leaves;
+  for (size_t m = 0; m < v; ++m) {
+    memory.push_back(ops.allocate(n));
+    operands.push_back(memory.back().get());
+    ops.copy(operands.back(), all[m].data(), n);
+    leaves.push_back({0, m});
+  }
+  ops.add(operands, train::order_of_additions(leaves, v), n);
+  EXPECT_TRUE(same_bits({operands[0], n}, oracle_gradient(all)));
+}
+
+}  // namespace
+}  // namespace nf::test
