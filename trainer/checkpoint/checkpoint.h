@@ -22,18 +22,18 @@ struct TrainState {
   uint64_t step = 0;      // updates done
   uint64_t position = 0;  // samples whose gradients are in the weights
   uint64_t seed = 0;
-  std::string fingerprint;  // of the data set
-  std::string config_hash;
+  std::string fingerprint{};  // of the data set
+  std::string config_hash{};
   nlohmann::ordered_json extra =
       nlohmann::ordered_json::object();  // of the caller; pure functions of the run only
   bool operator==(const TrainState&) const = default;
 };
 
 struct Snapshot {
-  TrainState state;
-  std::vector<NamedTensor> model;
-  std::vector<NamedTensor> optimizer;
-  std::vector<NamedTensor> ema;  // empty: no ema.safetensors
+  TrainState state{};
+  std::vector<NamedTensor> model{};
+  std::vector<NamedTensor> optimizer{};
+  std::vector<NamedTensor> ema{};  // empty: no ema.safetensors
   Metadata
       model_metadata;  // model name, flavour, classes, image size: header of model and ema file
 };

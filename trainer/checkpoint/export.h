@@ -41,7 +41,7 @@ struct ExpectedTensor {
 };
 
 struct FitOptions {
-  std::string model;      // for the message: what the weights should fit
+  std::string model{};    // for the message: what the weights should fit
   bool new_head = false;  // init.new_head: tensors named head.* are neither taken nor missed
 };
 
@@ -54,7 +54,7 @@ std::vector<NamedTensor> fit_weights(const WeightsSource& source,
 
 struct ExportOptions {
   bool keep_head = true;
-  Metadata metadata;  // added to the source's; wins over it
+  Metadata metadata{};  // added to the source's; wins over it
 };
 
 // Writes the tensors to output atomically, metadata in the header plus "format" = "pt" (what

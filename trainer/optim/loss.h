@@ -18,9 +18,9 @@ struct LossResult {
 
 // Everything lies on the logits' device.
 struct SoftmaxTargets {
-  at::Tensor labels;      // int64 [B], in [0, C)
-  at::Tensor mix_labels;  // int64 [B], or undefined: no mixing
-  at::Tensor ratio;       // [B], share of `labels` against `mix_labels`; undefined without mixing
+  at::Tensor labels{};      // int64 [B], in [0, C)
+  at::Tensor mix_labels{};  // int64 [B], or undefined: no mixing
+  at::Tensor ratio{};       // [B], share of `labels` against `mix_labels`; undefined without mixing
   at::Tensor
       weights;  // [B], 0 for a bad sample (its label may then be anything); undefined = all 1
 };

@@ -19,9 +19,9 @@ namespace nf::train {
 // tests) and device; they may be views into flat arenas. A tensor is a handle: copies of a Param
 // share their numbers.
 struct Param {
-  std::string name;
-  at::Tensor value;
-  at::Tensor grad;  // may be undefined when frozen
+  std::string name{};
+  at::Tensor value{};
+  at::Tensor grad{};  // may be undefined when frozen
   ParamRole role = ParamRole::kConvWeight;
   double lr_scale = 1.0;  // multiplies the learning rate of this parameter
   bool frozen = false;    // no gradient, no clipping, no update

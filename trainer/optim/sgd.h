@@ -19,7 +19,7 @@ struct SgdOptions {
   double momentum = 0.9;
   double weight_decay = 0.0;  // by role: has_weight_decay()
   bool nesterov = true;
-  AgcOptions agc;
+  AgcOptions agc{};
 };
 
 struct StepStats {
