@@ -53,7 +53,7 @@ TEST(LearningRate, RefusesAScheduleWithoutSteps) {
 }
 
 TEST(EmaDecay, EqualsGoldenValues) {
-  const auto golden = test::golden_json("loss_schedule.json").at("ema");
+  const auto golden = test::golden_json("loss_schedule.json").at("schedule").at("ema");
   ASSERT_EQ(golden.size(), 10u);
   for (const auto& row : golden)
     EXPECT_TRUE(test::golden_near(ema_decay(0.99999, row[0]), row[1], 1e-12, 1e-11)) << row[0];
