@@ -97,8 +97,14 @@ double forward_macs(const NfnetSpec& spec, int64_t image_size) {
 
 double activation_bytes_estimate(const NfnetSpec& spec, int64_t image_size, int64_t batch,
                                  int bytes_per_element) {
-  const double kept = walk_network(spec, image_size).kept * static_cast<double>(batch);
-  return (kept + static_cast<double>(model_cost(spec).parameters)) * bytes_per_element;
+  double kept = walk_network(spec, image_size).kept * static_cast<double>(batch);
+  for (const ParameterSpec& p : parameter_specs(spec)) {
+    // Standardized weights are new tensors; linear weights only where they are cast from float32.
+    if (p.role == ParamRole::kConvWeight || (bytes_per_element != 4 && has_weight_decay(p.role))) {
+      kept += static_cast<double>(p.elements());
+    }
+  }
+  return kept * bytes_per_element;
 }
 
 }  // namespace nf::model

@@ -22,8 +22,9 @@ ModelCost model_cost(const NfnetSpec& spec);
 // counted as three times this.
 double forward_macs(const NfnetSpec& spec, int64_t image_size);
 
-// Bytes that the backward pass keeps: inputs of convolutions and activations for `batch` images,
-// and the standardized weights. An estimate for dry runs; work spaces and gradients come on top.
+// Bytes that a forward pass keeps for the backward pass with float32 parameters: inputs of
+// convolutions and activations for `batch` images, standardized weights and, below float32, cast
+// weights. For dry runs; work spaces and gradients come on top.
 double activation_bytes_estimate(const NfnetSpec& spec, int64_t image_size, int64_t batch,
                                  int bytes_per_element);
 

@@ -150,6 +150,9 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   ParameterReader reader(parameters_);
 
   at::Tensor x = images.to(device_, options.compute);
+  // oneDNN's convolutions and the pooling are up to twice as fast on NHWC; the layout carries
+  // through the network.
+  if (device_.is_cpu()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
   for (size_t i = 0; i < spec_.stem_strides.size(); ++i) {
     if (i > 0) x = gelu(x, flavour);
     x = ws_conv(x, reader.conv(), spec_.stem_strides[i], 1, i > 0 ? kGammaGelu : 1.0, flavour);

@@ -25,16 +25,18 @@ struct NamedParameter {
 };
 
 struct ForwardOptions {
-  bool training = false;  // false: no dropout, no stochastic depth
-  at::ScalarType compute =
-      at::kFloat;      // of convolutions and activations; weights are standardized in the
-                       // parameters' type first (kBFloat16: standardized in float32, then rounded)
-  double dropout = 0;  // rate; inverted scaling
-  double stochastic_depth = 0;  // rate at the end of the net; block i of n drops with rate * i / n
-  uint64_t seed = 0;            // of the run
+  // false: no dropout and no stochastic depth.
+  bool training = false;
+  // Type of convolutions and activations. Weights are standardized in the parameters' type and then
+  // rounded, so kBFloat16 still has float32 statistics (section 7.1).
+  at::ScalarType compute = at::kFloat;
+  double dropout = 0;           // rate; inverted scaling
+  double stochastic_depth = 0;  // rate at the end of the net: block i of n drops with rate * i / n
+  // Masks are functions of the run's seed and of each image's position in the run.
+  uint64_t seed = 0;
   std::span<const uint64_t> positions;  // one per image, needed where masks are drawn
-  const std::vector<std::vector<float>>* masks =
-      nullptr;  // [block][image]: given instead of drawn (tests)
+  // Stochastic depth masks [block][image] given instead of drawn, for tests.
+  const std::vector<std::vector<float>>* masks = nullptr;
 };
 
 // Intermediate results by name: stem, stages.K, final_conv (before its activation), pool.

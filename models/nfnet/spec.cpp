@@ -1,8 +1,9 @@
 // See spec.h.
 #include "models/nfnet/spec.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
-#include <string_view>
 
 #include "core/error.h"
 #include "core/options.h"
@@ -41,9 +42,10 @@ NfnetSpec large_spec(size_t n, bool plus) {
   return s;
 }
 
-// For 32 to 96 px. The stem halves once and after its first convolution, so stage 1 sees 16 px of
-// 32, stages 2 and 3, where most of the compute lies, 8 px and stage 4 sees 4 px. Channels are
-// multiples of 16 (one AVX-512 vector).
+// For 32 to 96 px: 2.9 M, 11.9 M, 47 M and 185 M multiply-adds at 32 px. The stem halves once, in
+// its second convolution, so of 32 px stage 1 sees 16, stages 2 and 3, where most of the compute
+// lies, see 8, and stage 4 sees 4. From nano on nearly all channels are multiples of 16, one
+// AVX-512 vector.
 struct SmallRow {
   const char* name;
   std::array<int64_t, 4> depths, widths, stem;

@@ -3,7 +3,6 @@
 // files are checked from here alone, so a program that only plans never loads the tensor library.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -27,8 +26,8 @@ struct NfnetSpec {
   int64_t group_width = 128;
   int64_t classes = 1000;
   // A bottleneck that group_width does not divide: true rounds it down to whole groups (released
-  // code), false keeps its channels in one group fewer but wider (paper; the "+" nets of the
-  // table). See section 1.1.
+  // code); false keeps its channels in that many, wider groups where they divide it (paper: one
+  // group of 192, the table's "+" nets). See section 1.1.
   bool round_mid = true;
   double alpha = 0.2;
   double bottleneck_ratio = 0.5;

@@ -163,9 +163,16 @@ TEST(Forward, SameBitsEveryTime) {
   options.stochastic_depth = 0.25;
   options.seed = 9;
   options.positions = positions;
-  const std::vector<at::Tensor> first = loss_and_gradients(net, images, options);
-  const std::vector<at::Tensor> second = loss_and_gradients(net, images, options);
-  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(same_bits(first[i], second[i])) << i;
+  const int threads_before = at::get_num_threads();
+  for (const int threads : {1, 2}) {
+    at::set_num_threads(threads);
+    const std::vector<at::Tensor> first = loss_and_gradients(net, images, options);
+    const std::vector<at::Tensor> second = loss_and_gradients(net, images, options);
+    for (size_t i = 0; i < first.size(); ++i) {
+      EXPECT_TRUE(same_bits(first[i], second[i])) << i << ", " << threads << " threads";
+    }
+  }
+  at::set_num_threads(threads_before);
 }
 
 TEST(Forward, MasksGoByPosition) {
