@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 #include "core/program.h"
@@ -19,6 +20,7 @@ class ProgressLines {
   void operator()(const nf::data::PackProgress& p) {
     const auto now = std::chrono::steady_clock::now();
     const bool last = p.done == p.total;
+    if (last && std::exchange(finished_, p.phase) == p.phase) return;
     if (terminal_) {
       constexpr uint64_t kWidth = 40;
       const auto filled = static_cast<int>(p.total > 0 ? p.done * kWidth / p.total : kWidth);
@@ -34,6 +36,7 @@ class ProgressLines {
   }
 
  private:
+  const char* finished_ = nullptr;  // the phase whose last line is out
   bool terminal_ = ::isatty(STDERR_FILENO) != 0;
   std::chrono::steady_clock::time_point printed_ = std::chrono::steady_clock::now();
 };
