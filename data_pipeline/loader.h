@@ -1,6 +1,6 @@
-// Threads that turn positions into decoded, augmented micro-batches. The loader has no state but a cursor: seek() costs
-// microseconds, and since a job's output goes to the slot its position names, order of work cannot matter. A bad sample
-// keeps its slot with weight 0.
+// Threads that turn positions into decoded, augmented micro-batches. The loader has no state but a
+// cursor: seek() costs microseconds, and since a job's output goes to the slot its position names,
+// order of work cannot matter. A bad sample keeps its slot with weight 0.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,13 @@ struct PositionRange {
   uint64_t begin = 0, end = 0;  // may be empty: a micro-batch past the end of the run
 };
 
-// The k-th micro-batch that this rank takes; nullopt after the last. Pure function, called from any thread.
+// The k-th micro-batch that this rank takes; nullopt after the last. Pure function, called from any
+// thread.
 using BatchPlan = std::function<std::optional<PositionRange>(uint64_t k)>;
 
-// Training: batches of `batch_size` positions in `micro_batches` equal micro-batches; rank r of W takes micro-batches
-// [floor(r V / W), floor((r + 1) V / W)) of each batch; the run ends at `end_position` (the last batch may be partial).
-// k counts this rank's micro-batches from step 0.
+// Training: batches of `batch_size` positions in `micro_batches` equal micro-batches; rank r of W
+// takes micro-batches [floor(r V / W), floor((r + 1) V / W)) of each batch; the run ends at
+// `end_position` (the last batch may be partial). k counts this rank's micro-batches from step 0.
 struct TrainPlan {
   uint64_t batch_size = 0, micro_batches = 0, end_position = 0;
   uint64_t rank = 0, world = 1;
@@ -47,36 +48,42 @@ struct BadSample {
 };
 
 struct MicroBatch {
-  uint64_t k = 0;               // index in the plan
-  PositionRange range;          // range.end - range.begin = count
-  int64_t count = 0;            // images in this micro-batch
-  int64_t image_size = 0;       // pixels a side
-  std::vector<uint8_t> pixels;  // [count, image_size, image_size, 3] RGB; 64-byte aligned data is not promised
-  std::vector<uint64_t> samples;      // [count] indices in the split
-  std::vector<float> weights;         // [count] 1, or 0 for a bad sample
-  std::vector<int32_t> labels;        // concatenated labels
-  std::vector<uint32_t> label_offset; // [count + 1] into labels
+  uint64_t k = 0;          // index in the plan
+  PositionRange range;     // range.end - range.begin = count
+  int64_t count = 0;       // images in this micro-batch
+  int64_t image_size = 0;  // pixels a side
+  std::vector<uint8_t>
+      pixels;  // [count, image_size, image_size, 3] RGB; 64-byte aligned data is not promised
+  std::vector<uint64_t> samples;       // [count] indices in the split
+  std::vector<float> weights;          // [count] 1, or 0 for a bad sample
+  std::vector<int32_t> labels;         // concatenated labels
+  std::vector<uint32_t> label_offset;  // [count + 1] into labels
   std::vector<BadSample> bad;
 };
 
 struct LoaderOptions {
-  int workers = 2;       // threads; 0 decodes in next()
-  int prefetch = 4;      // micro-batches in flight beyond the one handed out, >= 1
+  int workers = 2;   // threads; 0 decodes in next()
+  int prefetch = 4;  // micro-batches in flight beyond the one handed out, >= 1
 };
 
 class Loader {
  public:
-  // Keeps references: dataset must outlive the loader. `seed` and a sample's position alone decide its augmentation.
-  Loader(const ShardDataset& dataset, const Sampler& sampler, BatchPlan plan, const AugmentOptions& augment,
-         uint64_t seed, const LoaderOptions& options);
+  // Keeps references: dataset must outlive the loader. `seed` and a sample's position alone decide
+  // its augmentation.
+  Loader(const ShardDataset& dataset, const Sampler& sampler, BatchPlan plan,
+         const AugmentOptions& augment, uint64_t seed, const LoaderOptions& options);
   ~Loader();  // joins the threads
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
-  void seek(uint64_t k);  // the next micro-batch is the plan's k-th
-  // The next micro-batch, nullopt after the plan's end. Rethrows a worker's failure.
+  // seek() and next() belong to one thread; work begins with the first of them.
+  void seek(uint64_t k);  // the next micro-batch is the plan's k-th; work in flight is dropped
+  // The next micro-batch, nullopt after the plan's end. Rethrows a worker's failure; the same
+  // micro-batch is then tried again by the next call.
   std::optional<MicroBatch> next();
-  double wait_seconds() const;  // total time that next() has waited for a worker
+  // Gives a used micro-batch's memory back for a later one. Optional.
+  void recycle(MicroBatch&& used);
+  double wait_seconds() const;  // total time that next() has waited for pixels
 
  private:
   struct Impl;
