@@ -109,7 +109,12 @@ class Packer {
         SourceOptions{options_.input, options_.split, options_.subdir, options_.multi_label},
         known_classes());
     key_ = source_key(options_, *source_);
-    if (auto done = finished_before()) return *done;
+    remove_torn_files();
+    if (auto done = finished_before()) {
+      fs::remove_all(
+          work_);  // left when the last run was killed between writing dataset.json and this
+      return *done;
+    }
     open_work_folder();
     return make();
   }
@@ -159,6 +164,18 @@ class Packer {
                 return (a.name == options_.split) > (b.name == options_.split);
               });
     return result;
+  }
+
+  // What an atomic write leaves when it is killed half-way.
+  void remove_torn_files() const {
+    std::vector<fs::path> torn;
+    for (const auto& entry : fs::directory_iterator(options_.output)) {
+      const std::string name = entry.path().filename().string();
+      for (const char* file : {kDatasetFile, kRejectedFile}) {
+        if (name.starts_with(std::string(file) + ".tmp.")) torn.push_back(entry.path());
+      }
+    }
+    for (const auto& file : torn) fs::remove(file);
   }
 
   void remove_old_splits() {

@@ -213,7 +213,8 @@ class BitFlipper {
   int fd_;
 };
 
-// Every bit of the arrays: the sample check or, for /width and /height, the file's SHA-256 must notice.
+// Every bit of the arrays: the sample check or, for /width and /height, the file's SHA-256 must
+// notice.
 TEST(Shard, EveryFlippedBitIsNoticed) {
   const test::TempDir dir;
   const auto samples = make_samples(3);
@@ -228,10 +229,11 @@ TEST(Shard, EveryFlippedBitIsNoticed) {
     bool by_sample;
   };
   for (const Region& r :
-       {Region{"data", layout.data_at, layout.bytes, true}, Region{"offset", layout.offset_at, 32, true},
-        Region{"crc32c", layout.crc32c_at, 12, true}, Region{"label", layout.label_at, 4 * layout.labels, true},
-        Region{"label_offset", layout.label_offset_at, 16, true}, Region{"width", layout.width_at, 6, false},
-        Region{"height", layout.height_at, 6, false}}) {
+       {Region{"data", layout.data_at, layout.bytes, true},
+        Region{"offset", layout.offset_at, 32, true}, Region{"crc32c", layout.crc32c_at, 12, true},
+        Region{"label", layout.label_at, 4 * layout.labels, true},
+        Region{"label_offset", layout.label_offset_at, 16, true},
+        Region{"width", layout.width_at, 6, false}, Region{"height", layout.height_at, 6, false}}) {
     for (uint64_t bit = 8 * r.at; bit < 8 * (r.at + r.size); ++bit) {
       flipper.flip(bit);
       SampleData data;
@@ -247,7 +249,8 @@ TEST(Shard, EveryFlippedBitIsNoticed) {
   EXPECT_TRUE(verify_shards(dir.path()).empty());
 }
 
-// The HDF5 structure around the arrays: damage is an Error, a fault, or harmless padding; never a crash or other data.
+// The HDF5 structure around the arrays: damage is an Error, a fault, or harmless padding; never a
+// crash or other data.
 TEST(Shard, DamagedStructureIsNeverReadAsOtherData) {
   const test::TempDir dir;
   const auto samples = make_samples(3);

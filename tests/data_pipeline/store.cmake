@@ -6,4 +6,8 @@ if(NF_HAVE_DATA)
   nf_test(decode_test SOURCES decode_test.cpp DEPS nf_store_fixtures LABELS unit)
   nf_test(shard_test SOURCES shard_test.cpp DEPS nf_store_fixtures LABELS unit)
   nf_test(pack_source_test SOURCES pack_source_test.cpp DEPS nf_store_fixtures LABELS unit)
+  nf_test(pack_test SOURCES pack_test.cpp DEPS nf_store_fixtures LABELS unit threads)
+  nf_test(pack_program_test SOURCES pack_program_test.cpp odd_files.cpp odd_files_collected.cpp
+    DEPS nf_store_fixtures LABELS program)
+  add_dependencies(pack_program_test nf-pack)
 endif()
