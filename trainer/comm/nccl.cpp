@@ -224,7 +224,7 @@ void NcclCommunicator::all_reduce_sum(std::span<int64_t> data) {
 
 void NcclCommunicator::abort(int exit_code) {
   impl_->host.abort(exit_code);
-  std::_Exit(exit_code);  // not reached; the compiler does not see that a virtual call never returns
+  std::_Exit(exit_code);  // not reached: the compiler does not see that abort never returns
 }
 
 }  // namespace nf::train
