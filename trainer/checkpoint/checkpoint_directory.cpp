@@ -1,7 +1,5 @@
 // The folder of checkpoints as a whole (see checkpoint.h): names, listing, removal and sweeping.
 #include <algorithm>
-#include <cctype>
-#include <cstdio>
 #include <system_error>
 
 #include "core/atomic_file.h"
@@ -11,6 +9,24 @@
 
 namespace nf::train {
 namespace fs = std::filesystem;
+namespace {
+
+// What lies in the folder, in no particular order; nothing when there is no such folder.
+std::vector<fs::directory_entry> entries_in(const fs::path& directory) {
+  std::error_code error;
+  if (!fs::is_directory(directory, error)) return {};
+  const fs::directory_iterator first(directory, error);
+  if (error) throw_io_error(directory, "cannot list", error.value());
+  return {fs::begin(first), fs::end(first)};
+}
+
+void remove_tree(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) throw_io_error(path, "cannot remove", error.value());
+}
+
+}  // namespace
 
 std::string step_name(uint64_t step) {
   std::string digits = std::to_string(step);
@@ -36,10 +52,10 @@ fs::path checkpoint_path(const fs::path& checkpoints_dir, uint64_t step) {
 
 std::vector<CheckpointEntry> step_directories(const fs::path& checkpoints_dir) {
   std::vector<CheckpointEntry> out;
-  if (!fs::is_directory(checkpoints_dir)) return out;
-  for (const auto& entry : fs::directory_iterator(checkpoints_dir)) {
+  for (const fs::directory_entry& entry : entries_in(checkpoints_dir)) {
     const auto step = step_of_name(entry.path().filename().string());
-    if (step && entry.is_directory()) out.push_back({*step, entry.path()});
+    std::error_code ignored;
+    if (step && entry.is_directory(ignored)) out.push_back({*step, entry.path()});
   }
   std::sort(out.begin(), out.end(),
             [](const CheckpointEntry& a, const CheckpointEntry& b) { return a.step < b.step; });
@@ -49,7 +65,8 @@ std::vector<CheckpointEntry> step_directories(const fs::path& checkpoints_dir) {
 std::vector<CheckpointEntry> list_checkpoints(const fs::path& checkpoints_dir) {
   std::vector<CheckpointEntry> out = step_directories(checkpoints_dir);
   std::erase_if(out, [](const CheckpointEntry& e) {
-    return !fs::is_regular_file(e.directory / kManifestName);
+    std::error_code ignored;
+    return !fs::is_regular_file(e.directory / kManifestName, ignored);
   });
   return out;
 }
@@ -65,21 +82,18 @@ void remove_old_checkpoints(const fs::path& checkpoints_dir, int keep, uint64_t 
     // First out of sight under one rename: a kill inside remove_all leaves only a temporary name.
     const fs::path doomed =
         checkpoints_dir / (kTemporaryPrefix + step_name(entries[i].step) + ".old");
-    fs::remove_all(doomed);
+    remove_tree(doomed);
     rename_durable(entries[i].directory, doomed);
-    fs::remove_all(doomed);
+    remove_tree(doomed);
   }
 }
 
 void sweep_temporary(const fs::path& checkpoints_dir) {
-  if (!fs::is_directory(checkpoints_dir)) return;
-  std::vector<fs::path> stale;
-  for (const auto& entry : fs::directory_iterator(checkpoints_dir)) {
+  for (const fs::directory_entry& entry : entries_in(checkpoints_dir)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(kTemporaryPrefix) || name.starts_with(std::string(kLatestName) + ".tmp."))
-      stale.push_back(entry.path());
+      remove_tree(entry.path());
   }
-  for (const fs::path& path : stale) fs::remove_all(path);
 }
 
 }  // namespace nf::train
