@@ -1,6 +1,7 @@
 nf_test(permutation_test SOURCES permutation_test.cpp DEPS nf_data_order LABELS unit)
 nf_test(sampler_test SOURCES sampler_test.cpp DEPS nf_data_order LABELS unit threads)
 nf_test(ledger_test SOURCES ledger_test.cpp DEPS nf_data_order LABELS unit)
+nf_test(lost_samples_test SOURCES lost_samples_test.cpp DEPS nf_lost_samples LABELS unit)
 if(NF_HAVE_DATA)
   nf_test(resize_test SOURCES resize_test.cpp DEPS nf_data LABELS unit)
   nf_test(augment_test SOURCES augment_test.cpp DEPS nf_data nf_data_pack LABELS unit)
