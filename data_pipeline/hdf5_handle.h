@@ -42,7 +42,14 @@ inline void hdf5_check(herr_t status, const std::string& what) {
   if (status < 0) throw Hdf5Failure(what);
 }
 
-// The library prints its error stack unless told otherwise; our errors say what users need.
-inline void hdf5_silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+// To be called before any other call of the library. It must not print its error stack, our errors
+// say what users need; and not tidy up at exit: after a failed write (disk full) that crashes, and
+// every handle here is closed by its owner.
+inline void hdf5_begin() {
+  static const herr_t no_cleanup =
+      H5dont_atexit();  // fails harmlessly when the library is running already
+  static_cast<void>(no_cleanup);
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+}
 
 }  // namespace nf::data

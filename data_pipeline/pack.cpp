@@ -104,7 +104,13 @@ class Packer {
   }
 
   PackResult run() {
-    if (fs::exists(options_.output / kDatasetFile)) index_ = read_dataset_index(options_.output);
+    if (has_dataset_index(options_.output)) index_ = read_dataset_index(options_.output);
+    const SplitEntry *main = index_.find(options_.split), *held_out = index_.find(kHoldoutSplit);
+    if (options_.overwrite && main != nullptr && held_out != nullptr &&
+        main->source == held_out->source) {
+      splits_.insert(kHoldoutSplit);  // made together: a holdout that stayed would stand in the new
+                                      // split as well
+    }
     source_.emplace(
         SourceOptions{options_.input, options_.split, options_.subdir, options_.multi_label},
         known_classes());
@@ -125,9 +131,8 @@ class Packer {
     const bool others =
         std::any_of(index_.splits.begin(), index_.splits.end(),
                     [&](const SplitEntry& s) { return splits_.count(s.name) == 0; });
-    const bool replaces = options_.overwrite;
-    return others || (!replaces && !index_.splits.empty()) ? index_.class_names
-                                                           : std::vector<std::string>{};
+    return others || (!options_.overwrite && !index_.splits.empty()) ? index_.class_names
+                                                                     : std::vector<std::string>{};
   }
 
   bool is_whole(const SplitEntry& split) const {
@@ -309,7 +314,7 @@ class Packer {
   PackOptions options_;
   std::function<void(const PackProgress&)> progress_;
   fs::path work_;
-  std::set<std::string> splits_;  // that this pack makes
+  std::set<std::string> splits_;  // that this pack makes or replaces
   DatasetIndex index_;
   std::optional<ImageSource> source_;
   std::string key_;
@@ -330,6 +335,9 @@ PackResult pack(const PackOptions& options,
   try {
     const PackLock lock(options.output);
     return Packer(options, progress).run();
+  } catch (const fs::filesystem_error& e) {
+    throw_io_error(e.path1().empty() ? options.output : e.path1(), "cannot access",
+                   e.code().value());
   } catch (...) {
     if (fresh) fs::remove(options.output, ec);  // only when nothing was written
     throw;

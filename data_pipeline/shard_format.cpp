@@ -186,7 +186,7 @@ ShardLayout read_shard_layout(const fs::path& file) {
     throw Error(ExitCode::kData, file.string(), "shard is missing",
                 "pack the data set again with nf-pack");
   const std::lock_guard lock(hdf5_mutex());
-  hdf5_silence();
+  hdf5_begin();
   try {
     return read_layout(file, bytes);
   } catch (const Hdf5Failure& e) {

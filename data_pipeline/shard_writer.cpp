@@ -133,7 +133,7 @@ void write_shard(const fs::path& file, const ShardTable& table, const SampleByte
   uint64_t at = 0;
   try {
     const std::lock_guard lock(hdf5_mutex());
-    hdf5_silence();
+    hdf5_begin();
     errno = 0;
     at = write_structure(file, table);
   } catch (const Hdf5Failure& e) {

@@ -79,6 +79,30 @@ TEST(PackProgram, KilledAndRunAgainGivesTheSameBytes) {
   EXPECT_GE(killed, 8);
 }
 
+// A limit on the file size stands for a full disk: the same failure of the same calls, in HDF5 and
+// outside it.
+TEST(PackProgram, WriteFailuresAreReportedAndMended) {
+  const test::TempDir dir;
+  test::draw_class_folders(dir / "in", 2, 150, 8);
+  const std::string command = test::program("nf-pack").string() + " --input " +
+                              (dir / "in").string() + " --output " + (dir / "out").string();
+  const auto limited = [&](int kib) {
+    return test::run_program("/bin/bash", {"-c", "trap '' XFSZ; ulimit -f " + std::to_string(kib) +
+                                                     "; exec " + command});
+  };
+  for (const int kib : {2, 100}) {  // too little for the structure, then for the images
+    const Finished failed = limited(kib);
+    EXPECT_EQ(failed.exit_code, 1) << failed.err;
+    EXPECT_THAT(failed.err, HasSubstr("cannot write"));
+    EXPECT_FALSE(has_dataset_index(dir / "out"));
+  }
+  ASSERT_EQ(limited(1 << 20).exit_code, 0);
+  ASSERT_EQ(
+      nf_pack({"--input", (dir / "in").string(), "--output", (dir / "whole").string()}).exit_code,
+      0);
+  EXPECT_EQ(test::hash_folder(dir / "out"), test::hash_folder(dir / "whole"));
+}
+
 // What every file is expected to be, by name; the folder goes through nf-pack and what it accepts
 // decodes from the shard.
 void pack_odd_files(const fs::path& input, const std::vector<test::OddFile>& expected) {

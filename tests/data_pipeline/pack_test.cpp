@@ -273,6 +273,19 @@ TEST(Pack, AnotherPackIsNotContinued) {
   EXPECT_EQ(pack(o).splits[0].samples, 6U);
 }
 
+TEST(Pack, OverwritingASplitReplacesItsHoldout) {
+  const test::TempDir dir;
+  test::draw_class_folders(dir / "in", 2, 6, 8);
+  PackOptions o = options(dir / "in", dir / "out");
+  o.holdout = 3;
+  pack(o);
+  o.holdout = 0;
+  o.overwrite = true;
+  EXPECT_EQ(pack(o).splits[0].samples, 12U);
+  EXPECT_EQ(read_dataset_index(dir / "out").find("holdout"), nullptr);
+  EXPECT_FALSE(fs::exists(dir / "out/holdout-00000.h5"));
+}
+
 TEST(Pack, AMissingShardIsPackedAgain) {
   const test::TempDir dir;
   test::draw_class_folders(dir / "in", 2, 8, 8);
