@@ -16,7 +16,7 @@ data::SamplerOptions sampler_options(const RunConfig& c, const data::ShardDatase
   data::SamplerOptions o;
   o.samples = set.size();
   o.seed = static_cast<uint64_t>(c.run.seed);
-  o.shuffle = data::parse_shuffle(c.data.shuffle);
+  o.shuffle = data::shuffle_from_string(c.data.shuffle, "data.shuffle");
   o.repeat = static_cast<uint64_t>(c.data.repeat_augmentation);
   o.shard_samples = set.shard_samples();
   o.window_shards = static_cast<uint64_t>(c.data.window_shards);
@@ -98,8 +98,9 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
       gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
       sgd((params = bind_params(net, layout, weights, gradients)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
-      reducer(communicator, plan.micro_batches, layout.elements(),
-              c.comm.reduction == "fast" ? Reduction::kFast : Reduction::kExact) {
+      gradient_path(make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
+      reducer(gradient_path.nccl ? *gradient_path.nccl : communicator, plan.micro_batches, layout.elements(),
+              parse_reduction(c.comm.reduction), gradient_path.ops.get()) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());
   if (net.spec().classes < classes)
     throw Error(ExitCode::kUsage, "model.classes",

@@ -22,6 +22,7 @@
 #include "trainer/optim/param_group.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/optim/sgd.h"
+#include "trainer/resolve_device.h"
 #include "trainer/run_config.h"
 
 namespace nf::train {
@@ -44,6 +45,7 @@ struct Trainer {
   Sgd sgd;
   std::unique_ptr<Ema> ema;  // null without ema.decay
   Schedule schedule;
+  GradientPath gradient_path;
   GradReducer reducer;
   std::unique_ptr<data::Loader> loader;
 
@@ -65,9 +67,5 @@ void restore(Trainer& trainer, const Snapshot& snapshot);
 
 // Loads init.weights, or initializes from the seed.
 void initialize_weights(Trainer& trainer);
-
-// "cpu" or "cuda" from run.device; loads the CUDA plug-in when it may be wanted. Throws Error(kUsage) when cuda is asked
-// for and not there.
-at::Device resolve_device(const std::string& name, int local_rank);
 
 }  // namespace nf::train

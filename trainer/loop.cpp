@@ -297,8 +297,8 @@ void Loop::write_result() {
   r["model_sha256"] = sha256_file(checkpoint_path(directory_->checkpoints(), t_.step) / "model.safetensors");
   metrics_->end("done", t_.step);
   write_file_atomic(directory_->file("result.json"), r.dump(2) + "\n");
-  progress_->finish();
-  fmt::print("{}\n", r.dump(2));
+  if (!options_.quiet) progress_->finish();
+  if (!options_.quiet) fmt::print("{}\n", r.dump(2));
 }
 
 ExitCode Loop::run() {

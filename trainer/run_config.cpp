@@ -220,8 +220,4 @@ data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin, con
   return a;
 }
 
-data::Shuffle parse_shuffle(const std::string& name) {
-  return name == "windowed" ? data::Shuffle::kWindowed : data::Shuffle::kGlobal;
-}
-
 }  // namespace nf::train

@@ -161,6 +161,5 @@ model::NfnetSpec model_spec(const ModelConfig& config, int64_t classes);
 data::AugmentOptions train_augment(const RunConfig& config);
 // Evaluation preprocessing at `image_size`; margin -1: 32 pixels from 128 px up, none below (spec section 11).
 data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin, const std::string& interpolation);
-data::Shuffle parse_shuffle(const std::string& name);
 
 }  // namespace nf::train

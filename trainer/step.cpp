@@ -18,6 +18,11 @@ struct Sums {
   double loss = 0, top1 = 0;
 };
 
+at::Tensor as_tensor(std::span<const float> buffer, at::Device device) {
+  return at::from_blob(const_cast<float*>(buffer.data()), {static_cast<int64_t>(buffer.size())},
+                       at::TensorOptions(at::kFloat).device(device));
+}
+
 struct Targets {
   at::Tensor first;  // int64 [count], the first label
   at::Tensor all;    // [count, classes], sigmoid only
@@ -45,7 +50,8 @@ LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets&
 
 // Writes the gradient of the micro-batch's summed loss into `gradient` (laid out as trainer.layout).
 Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float> gradient) {
-  std::fill(gradient.begin(), gradient.end(), 0.0f);
+  const at::Tensor flat = as_tensor(gradient, t.gradient_path.device);
+  flat.zero_();
   if (batch.count == 0) return {};
   std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
@@ -64,7 +70,6 @@ Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float
   for (const auto& p : t.params) inputs.push_back(p.value);
   const auto grads = torch::autograd::grad({loss.sum}, inputs, {}, false, false, /*allow_unused=*/true);
   at::NoGradGuard no_grad;
-  const at::Tensor flat = at::from_blob(gradient.data(), {static_cast<int64_t>(gradient.size())}, at::kFloat);
   for (size_t i = 0; i < grads.size(); ++i)
     if (grads[i].defined()) t.layout.view(flat, i).copy_(grads[i]);
   Sums sums;
@@ -89,7 +94,7 @@ at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
   const auto constant = [&](const std::vector<float>& v, float scale) {
     return at::tensor(v, at::kFloat).mul_(scale).view({1, 3, 1, 1}).to(device);
   };
-  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat).contiguous();
+  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC: what the network wants on a CPU
   return x.sub_(constant(kMean, 255.0f)).div_(constant(kStd, 255.0f));
 }
 
@@ -125,7 +130,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
   if (!std::isfinite(r.loss)) throw_not_finite(r, "the loss");
 
   at::NoGradGuard no_grad;
-  t.gradients.copy_(at::from_blob(const_cast<float*>(sum.data()), {static_cast<int64_t>(sum.size())}, at::kFloat));
+  t.gradients.copy_(as_tensor(sum, t.gradient_path.device));
   t.gradients.mul_(1.0 / valid);
   const StepStats stats = t.sgd.step(r.learning_rate);  // AGC, decay, momentum, update: only if all is finite
   if (!stats.finite) throw_not_finite(r, "the gradient of " + stats.first_non_finite);
