@@ -1,12 +1,20 @@
 // A small packed data set of drawn JPEGs, for tests of what reads data sets.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <opencv2/imgcodecs.hpp>
+#include <opencv2/core.hpp>
 #include <string>
 #include <vector>
+
+// clang-format off: jpeglib.h needs <cstdio> before it
+#include <jpeglib.h>
+// clang-format on
 
 #include "core/rng.h"
 #include "data_pipeline/pack.h"
@@ -33,14 +41,43 @@ inline cv::Mat draw_image(uint64_t number) {
   return image;
 }
 
+// A JPEG by libjpeg itself: OpenCV's encoder starts GDAL, whose own locks trouble ThreadSanitizer.
+inline std::vector<uint8_t> encode_jpeg(const cv::Mat& image) {
+  jpeg_compress_struct jpeg{};
+  jpeg_error_mgr errors{};
+  jpeg.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&jpeg);
+  unsigned char* memory = nullptr;
+  unsigned long size = 0;
+  jpeg_mem_dest(&jpeg, &memory, &size);
+  jpeg.image_width = static_cast<JDIMENSION>(image.cols);
+  jpeg.image_height = static_cast<JDIMENSION>(image.rows);
+  jpeg.input_components = 3;
+  jpeg.in_color_space = JCS_RGB;
+  jpeg_set_defaults(&jpeg);
+  jpeg_set_quality(&jpeg, 95, TRUE);
+  jpeg_start_compress(&jpeg, TRUE);
+  std::vector<uint8_t> row(static_cast<size_t>(image.cols) * 3);
+  for (int y = 0; y < image.rows; ++y) {
+    const uint8_t* pixels = image.ptr<uint8_t>(y);
+    std::copy_n(pixels, row.size(), row.data());
+    JSAMPROW rows[] = {row.data()};
+    jpeg_write_scanlines(&jpeg, rows, 1);
+  }
+  jpeg_finish_compress(&jpeg);
+  jpeg_destroy_compress(&jpeg);
+  const std::vector<uint8_t> bytes(memory, memory + size);
+  std::free(memory);
+  return bytes;
+}
+
 // `samples` images in 5 classes, packed as the split "train" in folder/set; returns that path.
 inline std::filesystem::path draw_dataset(const TempDir& folder, uint64_t samples,
                                           uint64_t shard_samples) {
   for (uint64_t i = 0; i < samples; ++i) {
     const auto dir = folder / ("images/class" + std::to_string(i % 5));
     std::filesystem::create_directories(dir);
-    std::vector<uint8_t> jpeg;
-    cv::imencode(".jpg", draw_image(i), jpeg);
+    const std::vector<uint8_t> jpeg = encode_jpeg(draw_image(i));
     std::ofstream((dir / (std::to_string(i) + ".jpg")), std::ios::binary)
         .write(reinterpret_cast<const char*>(jpeg.data()),
                static_cast<std::streamsize>(jpeg.size()));
