@@ -36,6 +36,9 @@ uint64_t create_array(hid_t file, const char* name, hid_t type, uint64_t length,
   return H5Dget_offset(set);
 }
 
+// Of fixed length: it then lies in the object header, which HDF5 guards by a checksum. Text of
+// variable length lies in a heap without one, and the library was seen to loop for ever on a heap
+// with one flipped bit.
 void put_text(hid_t file, const char* name, const std::string& text) {
   const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose, name);
   hdf5_check(H5Tset_size(type, text.size() + 1), name);
