@@ -169,7 +169,15 @@ void save_checkpoint(const fs::path& checkpoints_dir, const Snapshot& snapshot) 
   }
 }
 
-Loaded load_checkpoint(const fs::path& directory) {
+fs::path follow_latest(const fs::path& path) {
+  if (path.filename() != kLatestName || !fs::is_regular_file(path)) return path;
+  std::string name = read_file(path);
+  while (!name.empty() && name.back() == '\n') name.pop_back();
+  return step_of_name(name) ? path.parent_path() / name : path;
+}
+
+Loaded load_checkpoint(const fs::path& given) {
+  const fs::path directory = follow_latest(given);
   Loaded out;
   out.directory = directory;
   try {

@@ -64,6 +64,9 @@ std::optional<Loaded> load_latest(const std::filesystem::path& checkpoints_dir,
 // Error(kWeights).
 Loaded load_checkpoint(const std::filesystem::path& directory);
 
+// The checkpoint that a `latest` pointer file names; any other path as it is.
+std::filesystem::path follow_latest(const std::filesystem::path& path);
+
 struct CheckpointEntry {
   uint64_t step = 0;
   std::filesystem::path directory;

@@ -82,7 +82,8 @@ WeightsSource from_directory(const fs::path& path, WeightsChoice choice) {
 
 }  // namespace
 
-WeightsSource read_weights(const fs::path& path, WeightsChoice choice) {
+WeightsSource read_weights(const fs::path& given, WeightsChoice choice) {
+  const fs::path path = follow_latest(given);
   if (!fs::exists(path))
     throw Error(ExitCode::kWeights, path.string(), "no such file or directory",
                 "give a checkpoint directory or a .safetensors file");
