@@ -97,7 +97,7 @@ if(NOT NF_CUDA STREQUAL "OFF" AND NOT NF_SANITIZE)
   if(CMAKE_CUDA_COMPILER AND NF_NCCL_INCLUDE AND NF_NCCL_LIBRARY AND EXISTS ${NF_LIBTORCH}/lib/libtorch_cuda.so)
     set(NF_HAVE_CUDA TRUE)
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 90-virtual CACHE STRING "")
-    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD 17)  # CMake 3.25 knows no CUDA20; .cu files keep to C++17
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
   elseif(NF_CUDA STREQUAL "ON")

@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 
 void throw_io_error(const fs::path& path, const char* action, int e) {
   std::string hint;
-  if (e == ENOSPC || e == EDQUOT) hint = "the disk or the quota is full: free space, then run the same command again";
+  if (e == ENOSPC || e == EDQUOT)
+    hint = "the disk or the quota is full: free space, then run the same command again";
   if (e == EACCES || e == EROFS) hint = "the folder must be writable for this user";
   throw Error(ExitCode::kOther, path.string(), std::string(action) + ": " + std::strerror(e), hint);
 }
@@ -61,7 +62,8 @@ void fsync_directory(const fs::path& directory) {
 }
 
 void rename_durable(const fs::path& from, const fs::path& to) {
-  if (::rename(from.c_str(), to.c_str()) != 0) throw_io_error(to, "cannot rename into place", errno);
+  if (::rename(from.c_str(), to.c_str()) != 0)
+    throw_io_error(to, "cannot rename into place", errno);
   fsync_directory(to.parent_path());
 }
 
@@ -82,7 +84,7 @@ std::string read_file(const fs::path& file) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw_io_error(file, "cannot open", errno);
   std::string out;
-  struct stat st{};
+  struct stat st {};
   if (::fstat(fd, &st) == 0 && st.st_size > 0) out.reserve(static_cast<size_t>(st.st_size));
   char block[65536];
   for (;;) {

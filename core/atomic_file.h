@@ -1,4 +1,5 @@
-// Files that are either the old or the new version after any crash: temporary name, fsync, rename, fsync of the folder.
+// Files that are either the old or the new version after any crash: temporary name, fsync, rename,
+// fsync of the folder.
 #pragma once
 
 #include <filesystem>
@@ -7,8 +8,8 @@
 
 namespace nf {
 
-// Writes the bytes to `file` atomically. Throws Error (exit 1, with the path and the system's message; "disk full" gets a
-// hint) and leaves the old file and no temporary one.
+// Writes the bytes to `file` atomically. Throws Error (exit 1, with the path and the system's
+// message; "disk full" gets a hint) and leaves the old file and no temporary one.
 void write_file_atomic(const std::filesystem::path& file, std::string_view bytes);
 
 // The whole file. Throws Error (exit 1).
@@ -20,9 +21,11 @@ void fsync_directory(const std::filesystem::path& directory);
 void rename_durable(const std::filesystem::path& from, const std::filesystem::path& to);
 
 // The Error for a failed system call on a path; errno_value as the call left it.
-[[noreturn]] void throw_io_error(const std::filesystem::path& path, const char* action, int errno_value);
+[[noreturn]] void throw_io_error(const std::filesystem::path& path, const char* action,
+                                 int errno_value);
 
-// An open file for sequential writes; every failure is an Error. close() or finish() reports late errors (NFS, quota).
+// An open file for sequential writes; every failure is an Error. close() or finish() reports late
+// errors (NFS, quota).
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& path);  // truncates

@@ -8,9 +8,10 @@ namespace nf::detail {
                                const std::string& message);
 }  // namespace nf::detail
 
-// NF_CHECK(condition) or NF_CHECK(condition, "text"): throws std::logic_error with file and line when it does not hold.
-#define NF_CHECK(condition, ...)                                                              \
-  do {                                                                                        \
-    if (!(condition)) [[unlikely]]                                                            \
-      ::nf::detail::check_failed(__FILE__, __LINE__, #condition, std::string{__VA_ARGS__});   \
+// NF_CHECK(condition) or NF_CHECK(condition, "text"): throws std::logic_error with file and line
+// when it does not hold.
+#define NF_CHECK(condition, ...)                                                            \
+  do {                                                                                      \
+    if (!(condition)) [[unlikely]]                                                          \
+      ::nf::detail::check_failed(__FILE__, __LINE__, #condition, std::string{__VA_ARGS__}); \
   } while (false)

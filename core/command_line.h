@@ -1,4 +1,5 @@
-// CLI11 with the contract's manners: --version everywhere, help exits with 0, wrong usage is an Error(kUsage).
+// CLI11 with the contract's manners: --version everywhere, help exits with 0, wrong usage is an
+// Error(kUsage).
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -10,8 +11,10 @@
 
 namespace nf {
 
-// Parses; the exit code when the program should stop now (help, version), else nullopt. `quiet` ranks print nothing.
-inline std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv, bool quiet = false) {
+// Parses; the exit code when the program should stop now (help, version), else nullopt. `quiet`
+// ranks print nothing.
+inline std::optional<int> parse_command_line(CLI::App& app, int argc, const char* const* argv,
+                                             bool quiet = false) {
   app.set_version_flag("--version", std::string(app.get_name()) + " " + kVersion);
   try {
     app.parse(argc, argv);

@@ -1,5 +1,6 @@
-// Errors meant for users: where it happened, what is wrong, how to mend it, and the exit code of the contract.
-// Libraries throw; only a program's main prints (core/program.h). Programmer errors are NF_CHECK (core/check.h).
+// Errors meant for users: where it happened, what is wrong, how to mend it, and the exit code of
+// the contract. Libraries throw; only a program's main prints (core/program.h). Programmer errors
+// are NF_CHECK (core/check.h).
 #pragma once
 
 #include <stdexcept>

@@ -30,7 +30,8 @@ const Crc32cTables& crc32c_tables() {
       (*t)[0][i] = c;
     }
     for (uint32_t i = 0; i < 256; ++i)
-      for (int s = 1; s < 8; ++s) (*t)[s][i] = ((*t)[s - 1][i] >> 8) ^ (*t)[0][(*t)[s - 1][i] & 255];
+      for (int s = 1; s < 8; ++s)
+        (*t)[s][i] = ((*t)[s - 1][i] >> 8) ^ (*t)[0][(*t)[s - 1][i] & 255];
     return t;
   }();
   return *tables;
@@ -51,7 +52,7 @@ uint32_t crc32c_portable(const unsigned char* p, size_t n, uint32_t c) {  // sli
 
 #if defined(__x86_64__)
 __attribute__((target("sse4.2"))) uint32_t crc32c_sse42(const unsigned char* p, size_t n,
-                                                         uint32_t c) {
+                                                        uint32_t c) {
   uint64_t wide = c;
   for (; n >= 8; n -= 8, p += 8) {
     uint64_t v;
@@ -142,7 +143,8 @@ std::string sha256_file(const std::filesystem::path& file) {
 
 std::string to_hex(uint64_t value) {
   std::string out(16, '0');
-  for (int i = 15; i >= 0; --i, value >>= 4) out[static_cast<size_t>(i)] = "0123456789abcdef"[value & 15];
+  for (int i = 15; i >= 0; --i, value >>= 4)
+    out[static_cast<size_t>(i)] = "0123456789abcdef"[value & 15];
   return out;
 }
 

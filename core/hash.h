@@ -1,4 +1,5 @@
-// Checksums and fingerprints: CRC32C for samples, XXH3 for checkpoint files, SHA-256 where the user compares.
+// Checksums and fingerprints: CRC32C for samples, XXH3 for checkpoint files, SHA-256 where the user
+// compares.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,8 @@ inline Bytes as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
-// CRC-32C (Castagnoli, RFC 3720), start and final value inverted. Continue a sum by giving the last result as `crc`.
+// CRC-32C (Castagnoli, RFC 3720), start and final value inverted. Continue a sum by giving the last
+// result as `crc`.
 uint32_t crc32c(Bytes data, uint32_t crc = 0);
 
 // XXH3, 64 bits, of bytes or of a whole file. Throws Error (exit 1) when the file cannot be read.

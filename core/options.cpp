@@ -2,10 +2,10 @@
 #include "core/options.h"
 
 #include <fmt/format.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
 #include <cmath>
-#include <toml++/toml.h>
 
 #include "core/atomic_file.h"
 #include "core/check.h"
@@ -16,8 +16,9 @@ namespace nf {
 namespace {
 
 std::string type_name(const Field::Target& target) {
-  static const char* const kNames[] = {"true or false",   "an integer", "a number", "a string",
-                                       "a list of integers", "a list of numbers", "a list of strings"};
+  static const char* const kNames[] = {
+      "true or false",      "an integer",        "a number",         "a string",
+      "a list of integers", "a list of numbers", "a list of strings"};
   return kNames[target.index()];
 }
 
@@ -43,10 +44,14 @@ std::string number(double value) {
 
 template <class T>
 std::string value_text(const T& value) {
-  if constexpr (std::is_same_v<T, bool>) return value ? "true" : "false";
-  else if constexpr (std::is_same_v<T, int64_t>) return std::to_string(value);
-  else if constexpr (std::is_same_v<T, double>) return number(value);
-  else if constexpr (std::is_same_v<T, std::string>) return quote(value);
+  if constexpr (std::is_same_v<T, bool>)
+    return value ? "true" : "false";
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return std::to_string(value);
+  else if constexpr (std::is_same_v<T, double>)
+    return number(value);
+  else if constexpr (std::is_same_v<T, std::string>)
+    return quote(value);
   else {
     std::string out = "[";
     for (const auto& element : value) out += (out.size() > 1 ? ", " : "") + value_text(element);
@@ -97,7 +102,8 @@ std::string rule_violation(const Field& field) {
       return "must be " + range_text(field.rules) + ", not " + fmt::format("{}", value);
     return "";
   };
-  if (const auto* const* v = std::get_if<int64_t*>(&field.target)) return check(static_cast<double>(**v));
+  if (const auto* const* v = std::get_if<int64_t*>(&field.target))
+    return check(static_cast<double>(**v));
   if (const auto* const* v = std::get_if<double*>(&field.target)) return check(**v);
   if (const auto* const* v = std::get_if<std::vector<int64_t>*>(&field.target))
     for (const int64_t e : **v)
@@ -111,7 +117,8 @@ std::string rule_violation(const Field& field) {
       std::string text = "must be one of";
       for (const auto& a : allowed) text += " \"" + a + "\"";
       const std::string near = nearest(**v, allowed);
-      return text + ", not \"" + **v + "\"" + (near.empty() ? "" : " (did you mean \"" + near + "\"?)");
+      return text + ", not \"" + **v + "\"" +
+             (near.empty() ? "" : " (did you mean \"" + near + "\"?)");
     }
   }
   return "";
@@ -120,17 +127,20 @@ std::string rule_violation(const Field& field) {
 // Collects every problem of a config, in file order.
 struct Problems {
   std::vector<std::string> list;
-  void add(const std::string& where, const std::string& text) { list.push_back(where + ": " + text); }
+  void add(const std::string& where, const std::string& text) {
+    list.push_back(where + ": " + text);
+  }
 };
 
-void assign(const toml::node& node, const std::string& where, const std::string& key, Fields& fields,
-            Problems& problems) {
+void assign(const toml::node& node, const std::string& where, const std::string& key,
+            Fields& fields, Problems& problems) {
   Field* field = fields.find(key);
   if (!field) {
     std::vector<std::string> keys;
     for (const auto& f : fields.all()) keys.push_back(f.key);
     const std::string near = nearest(key, keys);
-    problems.add(where, "unknown key " + key + (near.empty() ? "" : " (did you mean " + near + "?)"));
+    problems.add(where,
+                 "unknown key " + key + (near.empty() ? "" : " (did you mean " + near + "?)"));
     return;
   }
   field->set = true;
@@ -138,7 +148,8 @@ void assign(const toml::node& node, const std::string& where, const std::string&
     problems.add(where, key + " must be " + type_name(field->target));
     return;
   }
-  if (const std::string text = rule_violation(*field); !text.empty()) problems.add(where, key + " " + text);
+  if (const std::string text = rule_violation(*field); !text.empty())
+    problems.add(where, key + " " + text);
 }
 
 void read_table(const toml::table& table, const std::string& prefix, const std::string& name,
@@ -183,7 +194,8 @@ void apply_override(const std::string& text, Fields& fields, Problems& problems)
     text = std::to_string(problems.list.size()) + " errors";
     for (const auto& p : problems.list) text += "\n  " + p;
   }
-  throw Error(ExitCode::kUsage, where, text, "--help-config lists every key with its default and meaning");
+  throw Error(ExitCode::kUsage, where, text,
+              "--help-config lists every key with its default and meaning");
 }
 
 }  // namespace
@@ -228,7 +240,8 @@ void parse_config(const std::filesystem::path& file, const std::vector<std::stri
   try {
     text = read_file(file);
   } catch (const Error& e) {
-    throw Error(ExitCode::kUsage, file.string(), e.what(), "--config needs a TOML file; see configs/");
+    throw Error(ExitCode::kUsage, file.string(), e.what(),
+                "--config needs a TOML file; see configs/");
   }
   parse_config_text(text, file.string(), overrides, fields);
 }
@@ -275,7 +288,8 @@ std::vector<std::string> config_differences(std::string_view old_toml, const std
     try {
       return toml::parse(old_toml, name);
     } catch (const toml::parse_error& e) {
-      throw Error(ExitCode::kUsage, name, std::string(e.description()), "the run's config.toml was edited");
+      throw Error(ExitCode::kUsage, name, std::string(e.description()),
+                  "the run's config.toml was edited");
     }
   }();
   std::vector<std::string> differences;
@@ -289,7 +303,8 @@ std::vector<std::string> config_differences(std::string_view old_toml, const std
           return read_value(*node.node(), value) ? value_text(value) : std::string("(unreadable)");
         },
         f.target);
-    if (before != value_text(f)) differences.push_back(f.key + ": " + before + " -> " + value_text(f));
+    if (before != value_text(f))
+      differences.push_back(f.key + ": " + before + " -> " + value_text(f));
   }
   return differences;
 }
@@ -306,7 +321,8 @@ std::string nearest(std::string_view word, const std::vector<std::string>& candi
           d[i][j] = i + j;
           continue;
         }
-        d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (word[i - 1] == c[j - 1] ? 0 : 1)});
+        d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1,
+                            d[i - 1][j - 1] + (word[i - 1] == c[j - 1] ? 0 : 1)});
         if (i > 1 && j > 1 && word[i - 1] == c[j - 2] && word[i - 2] == c[j - 1])
           d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
       }

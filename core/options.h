@@ -1,6 +1,6 @@
-// Strict configuration: plain structs whose one visit() lists their keys; that list parses TOML, applies --set, prints the
-// resolved config, hashes it and compares two runs. All errors of a file are reported at once, each with file, line and
-// key; unknown keys suggest the nearest known one.
+// Strict configuration: plain structs whose one visit() lists their keys; that list parses TOML,
+// applies --set, prints the resolved config, hashes it and compares two runs. All errors of a file
+// are reported at once, each with file, line and key; unknown keys suggest the nearest known one.
 //
 //   struct DataOptions {
 //     std::string path;
@@ -24,7 +24,8 @@
 
 namespace nf {
 
-// What a key allows beyond its type, and whether it can change a run's bits (only such keys enter the config hash).
+// What a key allows beyond its type, and whether it can change a run's bits (only such keys enter
+// the config hash).
 struct FieldRules {
   bool affects_result = true;
   double min = -std::numeric_limits<double>::infinity();
@@ -67,23 +68,24 @@ class Fields {
   std::vector<Field> fields_;
 };
 
-// Reads a TOML file into the fields, then the overrides "key=value" (TOML values; bare words are strings). Throws one
-// Error(kUsage) that lists every problem.
+// Reads a TOML file into the fields, then the overrides "key=value" (TOML values; bare words are
+// strings). Throws one Error(kUsage) that lists every problem.
 void parse_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                   Fields& fields);
 // The same for text; `name` stands for the file in messages.
 void parse_config_text(std::string_view toml, const std::string& name,
                        const std::vector<std::string>& overrides, Fields& fields);
 
-// The resolved config as TOML, one section a table, every key, in visit order. parse(to_toml(f)) gives f again.
+// The resolved config as TOML, one section a table, every key, in visit order. parse(to_toml(f))
+// gives f again.
 std::string to_toml(const Fields& fields);
 // A reference of all keys: type, default, allowed values, meaning; for --help-config.
 std::string describe(const Fields& fields);
 
 // XXH3 over key and value of all fields that affect the result, as 16 hex digits.
 std::string config_hash(const Fields& fields);
-// Result-affecting keys in which the fields differ from an earlier to_toml() text, as "key: old -> new". Keys that the
-// old text lacks count with their present default.
+// Result-affecting keys in which the fields differ from an earlier to_toml() text, as "key: old ->
+// new". Keys that the old text lacks count with their present default.
 std::vector<std::string> config_differences(std::string_view old_toml, const std::string& name,
                                             const Fields& fields);
 

@@ -1,4 +1,5 @@
-// What a parameter is for. AGC, weight decay, export and learning-rate rules go by role, never by name.
+// What a parameter is for. AGC, weight decay, export and learning-rate rules go by role, never by
+// name.
 #pragma once
 
 namespace nf {
@@ -13,7 +14,8 @@ enum class ParamRole {
   kClassifierBias
 };
 
-// nfnet_spec.md section 7: no decay on gains, biases and skip gains. (The classifier's bias is a bias.)
+// nfnet_spec.md section 7: no decay on gains, biases and skip gains. (The classifier's bias is a
+// bias.)
 constexpr bool has_weight_decay(ParamRole role) {
   return role == ParamRole::kConvWeight || role == ParamRole::kLinearWeight ||
          role == ParamRole::kClassifierWeight;

@@ -1,5 +1,5 @@
-// Reads a packed data set (contract, "Data set"): dataset.json for the table of contents, HDF5 for each shard's layout,
-// pread for the bytes. Thread-safe: any number of threads may read at once.
+// Reads a packed data set (contract, "Data set"): dataset.json for the table of contents, HDF5 for
+// each shard's layout, pread for the bytes. Thread-safe: any number of threads may read at once.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,8 @@ struct SampleFault {
 
 class ShardDataset {
  public:
-  // Opens `split` of the data set in `directory`. Throws Error(kData): missing folder or split, wrong format version, shard
-  // missing, truncated or of another data set.
+  // Opens `split` of the data set in `directory`. Throws Error(kData): missing folder or split,
+  // wrong format version, shard missing, truncated or of another data set.
   ShardDataset(const std::filesystem::path& directory, const std::string& split);
   ~ShardDataset();
   ShardDataset(const ShardDataset&) = delete;
@@ -34,10 +34,10 @@ class ShardDataset {
 
   uint64_t size() const;                                // samples in the split
   const std::vector<std::string>& class_names() const;  // of the whole data set
-  std::string fingerprint() const;                      // of the split: hex; equal content, equal fingerprint
-  uint64_t shard_samples() const;                       // samples per full shard
-  // Reads sample `index` and checks its CRC32C (over id, labels and bytes). A mismatch or a short read is a fault, not an
-  // exception: the sample keeps its slot with weight 0.
+  std::string fingerprint() const;  // of the split: hex; equal content, equal fingerprint
+  uint64_t shard_samples() const;   // samples per full shard
+  // Reads sample `index` and checks its CRC32C (over id, labels and bytes). A mismatch or a short
+  // read is a fault, not an exception: the sample keeps its slot with weight 0.
   SampleFault read(uint64_t index, SampleData& out) const;
 
  private:

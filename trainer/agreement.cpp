@@ -12,7 +12,8 @@ namespace nf::train {
 namespace {
 
 Json describe_failure(const std::function<void()>& work) {
-  const auto as_json = [](ExitCode code, const std::string& where, const std::string& what, const std::string& hint) {
+  const auto as_json = [](ExitCode code, const std::string& where, const std::string& what,
+                          const std::string& hint) {
     return Json{{"code", static_cast<int>(code)}, {"where", where}, {"what", what}, {"hint", hint}};
   };
   try {
@@ -21,8 +22,9 @@ Json describe_failure(const std::function<void()>& work) {
   } catch (const Error& e) {
     return as_json(e.code(), e.where(), e.what(), e.hint());
   } catch (const std::bad_alloc&) {
-    return as_json(ExitCode::kOther, "nf-train", "out of memory",
-                   "lower batch.size, raise batch.micro_batches, or start fewer ranks on this host");
+    return as_json(
+        ExitCode::kOther, "nf-train", "out of memory",
+        "lower batch.size, raise batch.micro_batches, or start fewer ranks on this host");
   } catch (const std::exception& e) {
     return as_json(ExitCode::kOther, "nf-train", e.what(), "");
   }
@@ -49,7 +51,8 @@ void together(Communicator& comm, const std::function<void()>& work) {
   broadcast_text(comm, text, culprit);
   const Json f = Json::parse(text);
   const std::string where = f["where"].get<std::string>();
-  throw AgreedError(static_cast<ExitCode>(f["code"].get<int>()), culprit == 0 ? where : "rank " + std::to_string(culprit) + ": " + where,
+  throw AgreedError(static_cast<ExitCode>(f["code"].get<int>()),
+                    culprit == 0 ? where : "rank " + std::to_string(culprit) + ": " + where,
                     f["what"].get<std::string>(), f["hint"].get<std::string>());
 }
 

@@ -1,5 +1,5 @@
-// Failures that every rank must hear of. Setup runs through together(): when any rank fails, all ranks throw the same
-// error, nobody waits for a rank that is gone, and rank 0 alone reports it.
+// Failures that every rank must hear of. Setup runs through together(): when any rank fails, all
+// ranks throw the same error, nobody waits for a rank that is gone, and rank 0 alone reports it.
 #pragma once
 
 #include <functional>
@@ -10,13 +10,15 @@
 
 namespace nf::train {
 
-// An error that all ranks throw at the same point: they may leave in good order, and rank 0 prints it.
+// An error that all ranks throw at the same point: they may leave in good order, and rank 0 prints
+// it.
 class AgreedError : public Error {
  public:
   using Error::Error;
 };
 
-// Every rank does `work`; if one throws, every rank throws AgreedError with the lowest such rank's error.
+// Every rank does `work`; if one throws, every rank throws AgreedError with the lowest such rank's
+// error.
 void together(Communicator& comm, const std::function<void()>& work);
 // Rank 0 alone does `work`; its error is everybody's.
 void on_root(Communicator& comm, const std::function<void()>& work);

@@ -23,12 +23,14 @@ data::SamplerOptions sampler_options(const RunConfig& c, const data::ShardDatase
   return o;
 }
 
-data::TrainPlan train_plan(const RunConfig& c, const Communicator& comm, const data::ShardDataset& set) {
+data::TrainPlan train_plan(const RunConfig& c, const Communicator& comm,
+                           const data::ShardDataset& set) {
   if (comm.size() > c.batch.micro_batches)
     throw Error(ExitCode::kUsage, "batch.micro_batches",
-                std::to_string(comm.size()) + " ranks, but a batch has only " + std::to_string(c.batch.micro_batches) +
-                    " micro-batches",
-                "start at most that many ranks, or raise batch.micro_batches (this changes the run's bits)");
+                std::to_string(comm.size()) + " ranks, but a batch has only " +
+                    std::to_string(c.batch.micro_batches) + " micro-batches",
+                "start at most that many ranks, or raise batch.micro_batches (this changes the "
+                "run's bits)");
   data::TrainPlan p;
   p.batch_size = static_cast<uint64_t>(c.batch.size);
   p.micro_batches = static_cast<uint64_t>(c.batch.micro_batches);
@@ -36,7 +38,8 @@ data::TrainPlan train_plan(const RunConfig& c, const Communicator& comm, const d
   p.rank = static_cast<uint64_t>(comm.rank());
   p.world = static_cast<uint64_t>(comm.size());
   if (p.end_position == 0)
-    throw Error(ExitCode::kUsage, "schedule.epochs", "the run has no samples", "raise schedule.epochs");
+    throw Error(ExitCode::kUsage, "schedule.epochs", "the run has no samples",
+                "raise schedule.epochs");
   return p;
 }
 
@@ -44,7 +47,8 @@ Schedule make_schedule(const RunConfig& c, const data::TrainPlan& plan) {
   Schedule s;
   s.max_lr = c.optimizer.learning_rate;
   s.total_steps = static_cast<double>(plan.steps());
-  const double per_epoch = static_cast<double>(plan.end_position) / static_cast<double>(plan.batch_size) / c.schedule.epochs;
+  const double per_epoch = static_cast<double>(plan.end_position) /
+                           static_cast<double>(plan.batch_size) / c.schedule.epochs;
   s.warmup_steps = c.schedule.warmup_epochs >= 0 ? c.schedule.warmup_epochs * per_epoch
                                                  : std::min(5000.0, 0.05 * s.total_steps);
   return s;
@@ -71,8 +75,8 @@ FlatLayout layout_of(const model::Nfnet& net) {
 }
 
 // Rebinds the network's parameters to views of the arena and lists them with their gradients.
-std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout, const at::Tensor& weights,
-                               const at::Tensor& gradients) {
+std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout,
+                               const at::Tensor& weights, const at::Tensor& gradients) {
   std::vector<Param> params;
   for (size_t i = 0; i < net.parameters().size(); ++i) {
     net.rebind(i, layout.view(weights, i));
@@ -92,19 +96,22 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
       eval_set(open_eval_set(c)),
       sampler(sampler_options(c, train_set)),
       plan(train_plan(c, communicator, train_set)),
-      net(model_spec(c.model, static_cast<int64_t>(train_set.class_names().size())), at::kFloat, device),
+      net(model_spec(c.model, static_cast<int64_t>(train_set.class_names().size())), at::kFloat,
+          device),
       layout(layout_of(net)),
       weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
       gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
       sgd((params = bind_params(net, layout, weights, gradients)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
-      gradient_path(make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
-      reducer(gradient_path.nccl ? *gradient_path.nccl : communicator, plan.micro_batches, layout.elements(),
-              parse_reduction(c.comm.reduction), gradient_path.ops.get()) {
+      gradient_path(
+          make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
+      reducer(gradient_path.nccl ? *gradient_path.nccl : communicator, plan.micro_batches,
+              layout.elements(), parse_reduction(c.comm.reduction), gradient_path.ops.get()) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());
   if (net.spec().classes < classes)
     throw Error(ExitCode::kUsage, "model.classes",
-                std::to_string(net.spec().classes) + " outputs, but the data set has " + std::to_string(classes) + " classes",
+                std::to_string(net.spec().classes) + " outputs, but the data set has " +
+                    std::to_string(classes) + " classes",
                 "leave model.classes at 0 to take the data set's number");
   if (c.ema.decay > 0) ema = std::make_unique<Ema>(params, c.ema.decay);
   loader = std::make_unique<data::Loader>(
@@ -134,7 +141,9 @@ data::RunOrder Trainer::order() const {
 }
 
 Snapshot take_snapshot(Trainer& t) {
-  const auto copy = [](const at::Tensor& x) { return x.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous); };
+  const auto copy = [](const at::Tensor& x) {
+    return x.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous);
+  };
   Snapshot s;
   s.state.step = t.step;
   s.state.position = t.position();
@@ -152,14 +161,19 @@ Snapshot take_snapshot(Trainer& t) {
 
 void restore(Trainer& t, const Snapshot& s) {
   at::NoGradGuard no_grad;
-  const auto fill = [&](const std::vector<NamedTensor>& from, const char* what, const auto& target) {
+  const auto fill = [&](const std::vector<NamedTensor>& from, const char* what,
+                        const auto& target) {
     if (from.size() != t.params.size())
-      throw Error(ExitCode::kWeights, what, "holds " + std::to_string(from.size()) + " tensors, the model has " +
-                                                std::to_string(t.params.size()));
+      throw Error(ExitCode::kWeights, what,
+                  "holds " + std::to_string(from.size()) + " tensors, the model has " +
+                      std::to_string(t.params.size()));
     for (size_t i = 0; i < from.size(); ++i) {
-      const auto found = std::find_if(from.begin(), from.end(), [&](const NamedTensor& n) { return n.name == t.params[i].name; });
+      const auto found = std::find_if(from.begin(), from.end(), [&](const NamedTensor& n) {
+        return n.name == t.params[i].name;
+      });
       if (found == from.end() || found->tensor.sizes() != t.params[i].value.sizes())
-        throw Error(ExitCode::kWeights, what, "tensor " + t.params[i].name + " is missing or has another shape",
+        throw Error(ExitCode::kWeights, what,
+                    "tensor " + t.params[i].name + " is missing or has another shape",
                     "the checkpoint is of another model; use another --output");
       target(i).copy_(found->tensor);
     }
@@ -185,7 +199,9 @@ void initialize_weights(Trainer& t) {
       for (auto& p : t.params)
         if (p.name == n.name) p.value.detach().copy_(n.tensor);
   }
-  if (t.ema) t.ema = std::make_unique<Ema>(t.params, t.config.ema.decay);  // starts as a copy of these weights
+  if (t.ema)
+    t.ema =
+        std::make_unique<Ema>(t.params, t.config.ema.decay);  // starts as a copy of these weights
   t.seek(0);
 }
 

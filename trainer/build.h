@@ -1,5 +1,5 @@
-// Puts a run together from its config: the only place that knows all parts. A Trainer owns what one rank needs and is the
-// same for the threads backend (N of them in a test) and for MPI.
+// Puts a run together from its config: the only place that knows all parts. A Trainer owns what one
+// rank needs and is the same for the threads backend (N of them in a test) and for MPI.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -49,7 +49,7 @@ struct Trainer {
   GradReducer reducer;
   std::unique_ptr<data::Loader> loader;
 
-  uint64_t step = 0;      // updates done
+  uint64_t step = 0;  // updates done
   uint64_t total_steps() const { return plan.steps(); }
   uint64_t position() const;  // samples whose gradients are in the weights
   double epoch() const;       // position in epochs
@@ -60,8 +60,8 @@ struct Trainer {
   data::RunOrder order() const;
 };
 
-// The checkpoint of a trainer's present state, in CPU memory of its own; and back. restore() throws Error(kWeights) when
-// the tensors do not fit.
+// The checkpoint of a trainer's present state, in CPU memory of its own; and back. restore() throws
+// Error(kWeights) when the tensors do not fit.
 Snapshot take_snapshot(Trainer& trainer);
 void restore(Trainer& trainer, const Snapshot& snapshot);
 

@@ -5,8 +5,9 @@
 
 namespace nf::train {
 
-// FLOP/s of one rank's device: peak_tflops if given; a known GPU's dense bfloat16 peak (scaling_spec.md section 3); on a CPU
-// the rate of a float32 matrix product, measured now with the threads that are set (about 0.2 s).
+// FLOP/s of one rank's device: peak_tflops if given; a known GPU's dense bfloat16 peak
+// (scaling_spec.md section 3); on a CPU the rate of a float32 matrix product, measured now with the
+// threads that are set (about 0.2 s).
 double peak_flops(at::Device device, double peak_tflops);
 
 }  // namespace nf::train

@@ -13,7 +13,9 @@ struct LoadedModel {
   int64_t image_size;  // that it was trained at, or the variant's own
 };
 
-// name, flavour: as on the command line, empty to take the file's. Throws Error(kWeights) listing what does not fit.
-LoadedModel load_model(const std::string& path, WeightsChoice choice, const std::string& name, const std::string& flavour);
+// name, flavour: as on the command line, empty to take the file's. Throws Error(kWeights) listing
+// what does not fit.
+LoadedModel load_model(const std::string& path, WeightsChoice choice, const std::string& name,
+                       const std::string& flavour);
 
 }  // namespace nf::train

@@ -21,7 +21,9 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+double seconds_since(Clock::time_point t) {
+  return std::chrono::duration<double>(Clock::now() - t).count();
+}
 
 class Loop {
  public:
@@ -58,10 +60,10 @@ class Loop {
   uint64_t last_step_ = 0;  // of this invocation: the run's end or limit.steps
   uint64_t saved_step_ = UINT64_MAX;
   Clock::time_point last_save_ = Clock::now();
-  std::unique_ptr<RunDirectory> directory_;     // rank 0
-  std::unique_ptr<Metrics> metrics_;            // rank 0
-  std::unique_ptr<Progress> progress_;          // rank 0
-  std::unique_ptr<data::TraceWriter> trace_;    // with data.trace
+  std::unique_ptr<RunDirectory> directory_;   // rank 0
+  std::unique_ptr<Metrics> metrics_;          // rank 0
+  std::unique_ptr<Progress> progress_;        // rank 0
+  std::unique_ptr<data::TraceWriter> trace_;  // with data.trace
   double peak_flops_ = 0, flops_per_image_ = 0;
   Clock::time_point window_start_;
   uint64_t window_images_ = 0;
@@ -74,7 +76,8 @@ void Loop::open_run() {
   on_root(t_.comm, [&] {
     directory_ = std::make_unique<RunDirectory>(options_.output);
     if (options_.resume == "never" && directory_->has_run())
-      throw Error(ExitCode::kUsage, options_.output.string(), "holds a run already, and --resume never was given",
+      throw Error(ExitCode::kUsage, options_.output.string(),
+                  "holds a run already, and --resume never was given",
                   "use another --output, or --resume auto to continue it");
     directory_->claim(t_.config);
     sweep_temporary(directory_->checkpoints());
@@ -96,16 +99,19 @@ void Loop::resume() {
     if (!loaded) return;
     const TrainState& s = loaded->snapshot.state;
     if (s.fingerprint != t_.train_set.fingerprint())
-      throw Error(ExitCode::kData, t_.config.data.path, "the data set is not the one this run began with (fingerprint " +
-                                                            t_.train_set.fingerprint() + ", checkpoint " + s.fingerprint + ")",
+      throw Error(ExitCode::kData, t_.config.data.path,
+                  "the data set is not the one this run began with (fingerprint " +
+                      t_.train_set.fingerprint() + ", checkpoint " + s.fingerprint + ")",
                   "give the run's own data set, or use another --output");
     if (s.config_hash != config_hash(t_.config.fields()))
-      throw Error(ExitCode::kUsage, loaded->directory.string(), "the checkpoint was made with another config",
+      throw Error(ExitCode::kUsage, loaded->directory.string(),
+                  "the checkpoint was made with another config",
                   "compare its run's config.toml with this one");
     restore(t_, loaded->snapshot);
     resumed = true;
     saved_step_ = s.step;
-    say(fmt::format("resuming from {} ({} of {} updates done)", loaded->directory.string(), s.step, t_.total_steps()));
+    say(fmt::format("resuming from {} ({} of {} updates done)", loaded->directory.string(), s.step,
+                    t_.total_steps()));
   });
   share_state(resumed);
 }
@@ -133,7 +139,8 @@ void Loop::share_state(bool resumed) {
 void Loop::start_log() {
   flops_per_image_ = 6.0 * model::forward_macs(t_.net.spec(), t_.config.data.image_size);
   on_root(t_.comm, [&] {
-    metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(), t_.config.log.tensorboard);
+    metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(),
+                                         t_.config.log.tensorboard);
     peak_flops_ = peak_flops(t_.device, t_.config.run.peak_tflops);
     metrics_->start({{"step", t_.step},
                      {"version", kVersion},
@@ -186,20 +193,24 @@ void Loop::log_step(const StepResult& r) {
   speed.images_per_second = static_cast<double>(window_images_) / std::max(1e-9, passed);
   speed.data_wait_fraction = (t_.loader->wait_seconds() - window_wait_) / std::max(1e-9, passed);
   speed.mfu = speed.images_per_second * flops_per_image_ / (peak_flops_ * t_.comm.size());
-  if (!options_.quiet) progress_->update(r.step, t_.epoch(), r.loss, r.learning_rate, speed.images_per_second);
-  if (r.step % static_cast<uint64_t>(t_.config.log.every_steps) != 0 && r.step != last_step_) return;
+  if (!options_.quiet)
+    progress_->update(r.step, t_.epoch(), r.loss, r.learning_rate, speed.images_per_second);
+  if (r.step % static_cast<uint64_t>(t_.config.log.every_steps) != 0 && r.step != last_step_)
+    return;
   metrics_->train(r, t_.epoch(), speed);
   window_start_ = Clock::now();
   window_images_ = 0;
   window_wait_ = t_.loader->wait_seconds();
 }
 
-// Undecodable samples of all ranks go to rank 0's quarantine.jsonl; too many end the run, on all ranks alike.
+// Undecodable samples of all ranks go to rank 0's quarantine.jsonl; too many end the run, on all
+// ranks alike.
 void Loop::collect_bad_samples(const StepResult& r) {
   if (r.bad == 0) return;
   Json mine = Json::array();
   for (const auto& b : r.bad_here)
-    mine.push_back({{"step", r.step}, {"position", b.position}, {"sample", b.sample}, {"reason", b.reason}});
+    mine.push_back(
+        {{"step", r.step}, {"position", b.position}, {"sample", b.sample}, {"reason", b.reason}});
   const std::string text = mine.dump();
   const auto world = static_cast<size_t>(t_.comm.size());
   std::vector<int64_t> sizes(world, 0);
@@ -209,22 +220,27 @@ void Loop::collect_bad_samples(const StepResult& r) {
   size_t total = 0;
   for (const size_t b : bytes) total += b;
   std::string all(total, '\0');
-  t_.comm.all_gather(reinterpret_cast<const std::byte*>(text.data()), reinterpret_cast<std::byte*>(all.data()), bytes);
+  t_.comm.all_gather(reinterpret_cast<const std::byte*>(text.data()),
+                     reinterpret_cast<std::byte*>(all.data()), bytes);
   on_root(t_.comm, [&] {
     size_t at = 0;
     for (const size_t b : bytes) {
       for (const auto& line : Json::parse(all.substr(at, b))) {
-        say("warning: sample " + line["sample"].dump() + " is not used: " + line["reason"].get<std::string>());
+        say("warning: sample " + line["sample"].dump() +
+            " is not used: " + line["reason"].get<std::string>());
         metrics_->quarantine(line);
       }
       at += b;
     }
-    const double limit = t_.config.data.max_bad_fraction * static_cast<double>(std::max(t_.position(), t_.train_set.size()));
+    const double limit = t_.config.data.max_bad_fraction *
+                         static_cast<double>(std::max(t_.position(), t_.train_set.size()));
     if (static_cast<double>(metrics_->bad_samples()) > limit)
       throw Error(ExitCode::kData, t_.config.data.path,
-                  fmt::format("{} samples could not be used by step {}, more than data.max_bad_fraction = {} allows",
+                  fmt::format("{} samples could not be used by step {}, more than "
+                              "data.max_bad_fraction = {} allows",
                               metrics_->bad_samples(), r.step, t_.config.data.max_bad_fraction),
-                  "quarantine.jsonl lists them; check the data set with nf-audit data, or raise data.max_bad_fraction");
+                  "quarantine.jsonl lists them; check the data set with nf-audit data, or raise "
+                  "data.max_bad_fraction");
   });
 }
 
@@ -239,7 +255,8 @@ void Loop::save() {
   if (!root_ || saved_step_ == t_.step) return;
   metrics_->sync();
   save_checkpoint(directory_->checkpoints(), take_snapshot(t_));
-  remove_old_checkpoints(directory_->checkpoints(), static_cast<int>(t_.config.checkpoint.keep), t_.step);
+  remove_old_checkpoints(directory_->checkpoints(), static_cast<int>(t_.config.checkpoint.keep),
+                         t_.step);
   saved_step_ = t_.step;
   last_save_ = Clock::now();
 }
@@ -248,17 +265,18 @@ void Loop::save() {
 void Loop::evaluate_now() {
   const auto& e = t_.config.evaluate;
   EvalOptions options;
-  options.preprocess = eval_augment(e.image_size > 0 ? e.image_size : t_.config.data.image_size, e.resize_margin,
-                                    t_.config.data.interpolation);
+  options.preprocess = eval_augment(e.image_size > 0 ? e.image_size : t_.config.data.image_size,
+                                    e.resize_margin, t_.config.data.interpolation);
   options.chunk = e.chunk;
   options.workers = static_cast<int>(t_.config.data.workers);
   options.loss_kind = t_.config.loss.kind;
   const auto one = [&](const std::string& weights) {
     const EvalResult r = evaluate(t_.net, *t_.eval_set, options, t_.comm);
     last_eval_[weights] = r;
-    if (root_ && !metrics_->has_eval(t_.step, weights)) metrics_->eval(t_.step, e.split, weights, r);
-    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step, e.split, weights, r.loss,
-                    100 * r.top1, 100 * r.top5));
+    if (root_ && !metrics_->has_eval(t_.step, weights))
+      metrics_->eval(t_.step, e.split, weights, r);
+    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step,
+                    e.split, weights, r.loss, 100 * r.top1, 100 * r.top5));
   };
   one("raw");
   if (t_.ema) {
@@ -277,9 +295,14 @@ void Loop::write_result() {
   if (!root_) return;
   const model::ModelCost cost = model::model_cost(t_.net.spec());
   const double images = static_cast<double>(t_.position());
-  Json r = {{"steps", t_.step}, {"images_seen", t_.position()}, {"epochs", t_.epoch()}, {"complete", t_.step == t_.total_steps()},
-            {"model", t_.config.model.name}, {"parameters", cost.parameters},
-            {"train_flops_per_image", flops_per_image_}, {"train_flops", flops_per_image_ * images}};
+  Json r = {{"steps", t_.step},
+            {"images_seen", t_.position()},
+            {"epochs", t_.epoch()},
+            {"complete", t_.step == t_.total_steps()},
+            {"model", t_.config.model.name},
+            {"parameters", cost.parameters},
+            {"train_flops_per_image", flops_per_image_},
+            {"train_flops", flops_per_image_ * images}};
   for (const auto& [weights, e] : last_eval_) {
     const std::string suffix = weights == "ema" ? "_ema" : "";
     r["heldout_loss" + suffix] = e.loss;
@@ -294,7 +317,8 @@ void Loop::write_result() {
   r["seed"] = t_.config.run.seed;
   r["config_hash"] = config_hash(t_.config.fields());
   r["fingerprint"] = t_.train_set.fingerprint();
-  r["model_sha256"] = sha256_file(checkpoint_path(directory_->checkpoints(), t_.step) / "model.safetensors");
+  r["model_sha256"] =
+      sha256_file(checkpoint_path(directory_->checkpoints(), t_.step) / "model.safetensors");
   metrics_->end("done", t_.step);
   write_file_atomic(directory_->file("result.json"), r.dump(2) + "\n");
   if (!options_.quiet) progress_->finish();
@@ -303,14 +327,16 @@ void Loop::write_result() {
 
 ExitCode Loop::run() {
   last_step_ = t_.total_steps();
-  if (t_.config.limit.steps > 0) last_step_ = std::min(last_step_, static_cast<uint64_t>(t_.config.limit.steps));
+  if (t_.config.limit.steps > 0)
+    last_step_ = std::min(last_step_, static_cast<uint64_t>(t_.config.limit.steps));
   progress_ = std::make_unique<Progress>(0, last_step_);
   open_run();
   resume();
   if (finished_before()) return ExitCode::kDone;
   start_log();
   progress_ = std::make_unique<Progress>(t_.step, last_step_);
-  if (t_.step > 0 && t_.step < last_step_ && evaluation_is_due(t_.step)) evaluate_now();  // killed while it evaluated
+  if (t_.step > 0 && t_.step < last_step_ && evaluation_is_due(t_.step))
+    evaluate_now();  // killed while it evaluated
   while (t_.step < last_step_) {
     const StepResult r = do_step();
     log_step(r);
@@ -320,7 +346,10 @@ ExitCode Loop::run() {
     if (stop) {
       if (root_) metrics_->end("preempted", t_.step);
       say(fmt::format("stopped by {} after step {}; the state is saved, run the same command again",
-                      (r.stop & static_cast<uint64_t>(StopReason::kSignal)) != 0 ? "a signal" : "limit.wall_minutes", t_.step));
+                      (r.stop & static_cast<uint64_t>(StopReason::kSignal)) != 0
+                          ? "a signal"
+                          : "limit.wall_minutes",
+                      t_.step));
       return ExitCode::kPreempted;
     }
     if (t_.step < last_step_ && evaluation_is_due(t_.step)) evaluate_now();

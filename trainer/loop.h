@@ -1,5 +1,5 @@
-// A run from wherever it stands to its end: resume, step, log, evaluate, save, stop. All ranks walk the same path; rank 0
-// alone touches files.
+// A run from wherever it stands to its end: resume, step, log, evaluate, save, stop. All ranks walk
+// the same path; rank 0 alone touches files.
 #pragma once
 
 #include <memory>
@@ -15,10 +15,10 @@
 namespace nf::train {
 
 struct LoopOptions {
-  std::filesystem::path output;   // RUN_DIR
-  std::string resume = "auto";    // auto, never, or a checkpoint folder
-  std::string command;            // for the start line
-  bool quiet = false;             // no progress on stderr
+  std::filesystem::path output;  // RUN_DIR
+  std::string resume = "auto";   // auto, never, or a checkpoint folder
+  std::string command;           // for the start line
+  bool quiet = false;            // no progress on stderr
 };
 
 // Returns kDone or kPreempted; throws for everything else (AgreedError where all ranks do).

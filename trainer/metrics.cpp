@@ -19,16 +19,19 @@ bool keep_metric(const Json& line, uint64_t first_step) {
 
 }  // namespace
 
-Metrics::Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t first_position, int ranks, bool tensorboard)
+Metrics::Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t first_position,
+                 int ranks, bool tensorboard)
     : accounting_(read_accounting(directory.file("metrics.jsonl"))),
       start_(std::chrono::steady_clock::now()),
       ranks_(ranks),
-      metrics_(directory.file("metrics.jsonl"), [&](const Json& line) { return keep_metric(line, first_step); }),
+      metrics_(directory.file("metrics.jsonl"),
+               [&](const Json& line) { return keep_metric(line, first_step); }),
       ledger_(directory.file("ledger.jsonl"),
               [&](const Json& line) { return line.value("step", uint64_t{0}) <= first_step; }),
       quarantine_path_(directory.file("quarantine.jsonl")) {
   read_jsonl(directory.file("metrics.jsonl"), [&](const Json& line) {
-    if (line.value("kind", "") == "eval") evals_.emplace_back(line.value("step", uint64_t{0}), line.value("weights", ""));
+    if (line.value("kind", "") == "eval")
+      evals_.emplace_back(line.value("step", uint64_t{0}), line.value("weights", ""));
   });
   if (std::filesystem::exists(quarantine_path_)) {
     quarantine_ = std::make_unique<JsonlWriter>(quarantine_path_, [&](const Json& line) {
@@ -37,11 +40,15 @@ Metrics::Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t fi
       return keep;
     });
   }
-  if (tensorboard) events_ = std::make_unique<EventFile>(directory.file("tensorboard"), first_step + 1);
+  if (tensorboard)
+    events_ = std::make_unique<EventFile>(directory.file("tensorboard"), first_step + 1);
 }
 
 void Metrics::start(const Json& facts) {
-  Json line = {{"kind", "start"}, {"time", now_seconds()}, {"ranks", ranks_}, {"restarts", accounting_.sessions},
+  Json line = {{"kind", "start"},
+               {"time", now_seconds()},
+               {"ranks", ranks_},
+               {"restarts", accounting_.sessions},
                {"device_seconds_before", accounting_.device_seconds}};
   line.update(facts);
   metrics_.append(line);
@@ -82,14 +89,17 @@ void Metrics::quarantine(const Json& bad_sample) {
   ++bad_samples_;
 }
 
-void Metrics::eval(uint64_t step, const std::string& split, const std::string& weights, const EvalResult& r) {
+void Metrics::eval(uint64_t step, const std::string& split, const std::string& weights,
+                   const EvalResult& r) {
   Json line = {{"kind", "eval"}, {"step", step}, {"split", split}, {"weights", weights}};
   line.update(to_json(r));
   line["time"] = now_seconds();
   metrics_.append(line);
   evals_.emplace_back(step, weights);
   const std::string name = split + (weights == "ema" ? "_ema" : "");
-  if (events_) events_->add(step, {{name + "/loss", r.loss}, {name + "/top1", r.top1}, {name + "/top5", r.top5}});
+  if (events_)
+    events_->add(step,
+                 {{name + "/loss", r.loss}, {name + "/top1", r.top1}, {name + "/top5", r.top5}});
 }
 
 void Metrics::end(const std::string& reason, uint64_t step) {

@@ -1,5 +1,6 @@
-// metrics.jsonl, ledger.jsonl, quarantine.jsonl and TensorBoard events of a run (contract, "Run"). Written by rank 0. On a
-// resume the lines of steps that will be done again are cut off first, so no step appears twice.
+// metrics.jsonl, ledger.jsonl, quarantine.jsonl and TensorBoard events of a run (contract, "Run").
+// Written by rank 0. On a resume the lines of steps that will be done again are cut off first, so
+// no step appears twice.
 #pragma once
 
 #include <chrono>
@@ -17,7 +18,8 @@ namespace nf::train {
 class Metrics {
  public:
   // first_step: updates already done; first_position: samples already used.
-  Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t first_position, int ranks, bool tensorboard);
+  Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t first_position, int ranks,
+          bool tensorboard);
 
   void start(const Json& facts);  // kind "start", with time and accounting
   struct Speed {
@@ -26,7 +28,8 @@ class Metrics {
   void train(const StepResult& r, double epoch, const Speed& speed);
   void ledger(const StepResult& r);
   void quarantine(const Json& bad_sample);
-  void eval(uint64_t step, const std::string& split, const std::string& weights, const EvalResult& r);
+  void eval(uint64_t step, const std::string& split, const std::string& weights,
+            const EvalResult& r);
   void end(const std::string& reason, uint64_t step);
   void sync();  // before a checkpoint: what it claims must be on disk
 

@@ -36,8 +36,9 @@ MetadataMap describe_model(const model::NfnetSpec& spec, int64_t image_size) {
           {"image_size", std::to_string(image_size)}};
 }
 
-model::NfnetSpec described_model(const MetadataMap& metadata, const std::string& file, const std::string& name,
-                                 const std::string& flavour, int64_t classes) {
+model::NfnetSpec described_model(const MetadataMap& metadata, const std::string& file,
+                                 const std::string& name, const std::string& flavour,
+                                 int64_t classes) {
   const auto get = [&](const char* key) {
     const auto found = metadata.find(key);
     return found == metadata.end() ? std::string() : found->second;
@@ -52,7 +53,9 @@ model::NfnetSpec described_model(const MetadataMap& metadata, const std::string&
       model::override_shape(spec, split(get("depths")), split(get("widths")));
       spec.round_mid = get("stage1_mid") == "round";
     }
-    spec.classes = classes > 0 ? classes : (get("classes").empty() ? spec.classes : std::stoll(get("classes")));
+    spec.classes = classes > 0
+                       ? classes
+                       : (get("classes").empty() ? spec.classes : std::stoll(get("classes")));
   } catch (const std::logic_error&) {
     throw Error(ExitCode::kWeights, file, "the header's description of the network is damaged");
   }

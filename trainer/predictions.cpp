@@ -18,21 +18,31 @@ std::string csv_field(const std::string& text) {
 }
 }  // namespace
 
-PredictionWriter::PredictionWriter(std::string csv, std::vector<std::string> class_names, std::string tensors, int64_t tensor_count)
-    : csv_path_(std::move(csv)), tensor_path_(std::move(tensors)), class_names_(std::move(class_names)), tensor_count_(tensor_count) {
+PredictionWriter::PredictionWriter(std::string csv, std::vector<std::string> class_names,
+                                   std::string tensors, int64_t tensor_count)
+    : csv_path_(std::move(csv)),
+      tensor_path_(std::move(tensors)),
+      class_names_(std::move(class_names)),
+      tensor_count_(tensor_count) {
   csv_ = "index,label,name";
-  for (int64_t i = 1; i <= kTop; ++i) csv_ += fmt::format(",top{0},top{0}_name,top{0}_probability", i);
+  for (int64_t i = 1; i <= kTop; ++i)
+    csv_ += fmt::format(",top{0},top{0}_name,top{0}_probability", i);
   csv_ += "\n";
 }
 
 EvalTap PredictionWriter::tap() {
   if (csv_path_.empty() && tensor_path_.empty()) return {};
-  return [this](const data::MicroBatch& b, const at::Tensor& images, const at::Tensor& logits) { take(b, images, logits); };
+  return [this](const data::MicroBatch& b, const at::Tensor& images, const at::Tensor& logits) {
+    take(b, images, logits);
+  };
 }
 
-void PredictionWriter::take(const data::MicroBatch& batch, const at::Tensor& images, const at::Tensor& logits) {
+void PredictionWriter::take(const data::MicroBatch& batch, const at::Tensor& images,
+                            const at::Tensor& logits) {
   const auto name = [&](int64_t c) {
-    return c >= 0 && c < static_cast<int64_t>(class_names_.size()) ? csv_field(class_names_[static_cast<size_t>(c)]) : std::string();
+    return c >= 0 && c < static_cast<int64_t>(class_names_.size())
+               ? csv_field(class_names_[static_cast<size_t>(c)])
+               : std::string();
   };
   const at::Tensor cpu = logits.to(at::kCPU, at::kFloat).contiguous();
   if (!csv_path_.empty()) {
@@ -64,8 +74,15 @@ void PredictionWriter::take(const data::MicroBatch& batch, const at::Tensor& ima
 void PredictionWriter::finish() {
   if (!csv_path_.empty()) write_file_atomic(csv_path_, csv_);
   if (tensor_path_.empty()) return;
-  const auto join = [](const std::vector<at::Tensor>& parts) { return at::cat(parts).contiguous(); };
-  write_tensors(tensor_path_, {{"images", join(images_)}, {"logits", join(logits_)}, {"labels", join(labels_)}, {"indices", join(indices_)}}, {});
+  const auto join = [](const std::vector<at::Tensor>& parts) {
+    return at::cat(parts).contiguous();
+  };
+  write_tensors(tensor_path_,
+                {{"images", join(images_)},
+                 {"logits", join(logits_)},
+                 {"labels", join(labels_)},
+                 {"indices", join(indices_)}},
+                {});
 }
 
 }  // namespace nf::train

@@ -1,4 +1,5 @@
-// What nf-eval can write beside its figures: a CSV of predictions, and the tensors the network saw and gave.
+// What nf-eval can write beside its figures: a CSV of predictions, and the tensors the network saw
+// and gave.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +14,8 @@ namespace nf::train {
 class PredictionWriter {
  public:
   // Empty paths: nothing is written there.
-  PredictionWriter(std::string csv, std::vector<std::string> class_names, std::string tensors, int64_t tensor_count);
+  PredictionWriter(std::string csv, std::vector<std::string> class_names, std::string tensors,
+                   int64_t tensor_count);
   EvalTap tap();
   // Writes the files. Throws Error(kOther) naming the path.
   void finish();

@@ -41,8 +41,8 @@ int guarded(const char* name, Ranks& ranks, const std::function<int(Ranks&)>& bo
 }  // namespace
 
 int run_ranks(const char* name, int argc, char** argv, const std::function<int(Ranks&)>& body) {
-  // MKL: same bits from run to run whatever the alignment of its operands (oneMKL manual, "Conditional numerical
-  // reproducibility"). It is read at MKL's first call.
+  // MKL: same bits from run to run whatever the alignment of its operands (oneMKL manual,
+  // "Conditional numerical reproducibility"). It is read at MKL's first call.
   setenv("MKL_CBWR", "AUTO", 0);
   const auto get = [](const char* key) -> const char* { return std::getenv(key); };
   return run_program(name, [&] {
@@ -55,8 +55,9 @@ int run_ranks(const char* name, int argc, char** argv, const std::function<int(R
     Ranks ranks{session.communicator(), [&](double s) { session.set_timeout(s); }};
     const int launched = launched_ranks(get);
     if (launched > 0 && launched != ranks.comm.size())
-      throw Error(ExitCode::kRank, name, "the launcher started " + std::to_string(launched) + " ranks, MPI sees " +
-                                             std::to_string(ranks.comm.size()),
+      throw Error(ExitCode::kRank, name,
+                  "the launcher started " + std::to_string(launched) + " ranks, MPI sees " +
+                      std::to_string(ranks.comm.size()),
                   "with srun use --mpi=pmix");
     return guarded(name, ranks, body);
   });

@@ -1,5 +1,5 @@
-// What the programs that may run on several ranks have in common: the launcher's session, one report per failure, and the
-// contract's exit code for the whole job.
+// What the programs that may run on several ranks have in common: the launcher's session, one
+// report per failure, and the contract's exit code for the whole job.
 #pragma once
 
 #include <functional>
@@ -13,8 +13,9 @@ struct Ranks {
   std::function<void(double)> set_timeout;  // comm.timeout_seconds, once the config is known
 };
 
-// Runs body on every rank, started by mpirun, srun or alone. Errors that all ranks share are printed by rank 0; any other
-// failure is printed with its rank and ends the job. Sets the process-wide switches of the math libraries first.
+// Runs body on every rank, started by mpirun, srun or alone. Errors that all ranks share are
+// printed by rank 0; any other failure is printed with its rank and ends the job. Sets the
+// process-wide switches of the math libraries first.
 int run_ranks(const char* name, int argc, char** argv, const std::function<int(Ranks&)>& body);
 
 }  // namespace nf::train

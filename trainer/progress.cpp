@@ -24,19 +24,22 @@ Progress::Progress(uint64_t first_step, uint64_t total_steps)
       start_(Clock::now()),
       last_(start_ - std::chrono::hours(1)) {}
 
-void Progress::update(uint64_t step, double epoch, double loss, double learning_rate, double images_per_second) {
+void Progress::update(uint64_t step, double epoch, double loss, double learning_rate,
+                      double images_per_second) {
   const auto now = Clock::now();
   const double since = std::chrono::duration<double>(now - last_).count();
   if (since < (terminal_ ? 0.1 : 10.0) && step != total_steps_) return;
   last_ = now;
   const double passed = std::chrono::duration<double>(now - start_).count();
-  const double left = step > first_step_
-                          ? passed / static_cast<double>(step - first_step_) * static_cast<double>(total_steps_ - step)
-                          : 0;
-  const std::string text = fmt::format("step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.4g}  {:.0f} img/s  left {}", step,
-                                       total_steps_, epoch, loss, learning_rate, images_per_second, format_duration(left));
+  const double left = step > first_step_ ? passed / static_cast<double>(step - first_step_) *
+                                               static_cast<double>(total_steps_ - step)
+                                         : 0;
+  const std::string text = fmt::format(
+      "step {}/{}  epoch {:.2f}  loss {:.4f}  lr {:.4g}  {:.0f} img/s  left {}", step, total_steps_,
+      epoch, loss, learning_rate, images_per_second, format_duration(left));
   if (terminal_) {
-    const int width = 24, full = static_cast<int>(width * step / std::max<uint64_t>(1, total_steps_));
+    const int width = 24,
+              full = static_cast<int>(width * step / std::max<uint64_t>(1, total_steps_));
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < full ? "#" : "-";
     fmt::print(stderr, "\r\033[K[{}] {}", bar, text);

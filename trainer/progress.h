@@ -1,5 +1,5 @@
-// What a person sees while a run works: one bar that redraws itself on a terminal, a plain line every ten seconds
-// elsewhere. Used by rank 0 only.
+// What a person sees while a run works: one bar that redraws itself on a terminal, a plain line
+// every ten seconds elsewhere. Used by rank 0 only.
 #pragma once
 
 #include <chrono>
@@ -12,7 +12,8 @@ class Progress {
  public:
   Progress(uint64_t first_step, uint64_t total_steps);
   // After each update; prints at most ten times a second (terminal) or every ten seconds.
-  void update(uint64_t step, double epoch, double loss, double learning_rate, double images_per_second);
+  void update(uint64_t step, double epoch, double loss, double learning_rate,
+              double images_per_second);
   // A line of its own, above the bar.
   void message(const std::string& text);
   void finish();

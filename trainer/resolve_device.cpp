@@ -23,14 +23,17 @@ at::Device resolve_device(const std::string& name, int local_rank) {
   }
   if (devices > 0) return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(local_rank % devices));
   if (name == "auto") return at::kCPU;
-  throw Error(ExitCode::kUsage, "run.device", "no CUDA device is visible", "check nvidia-smi, or use run.device = \"cpu\"");
+  throw Error(ExitCode::kUsage, "run.device", "no CUDA device is visible",
+              "check nvidia-smi, or use run.device = \"cpu\"");
 }
 
-GradientPath make_gradient_path(const std::string& backend, at::Device device, Communicator& host, double timeout_seconds) {
+GradientPath make_gradient_path(const std::string& backend, at::Device device, Communicator& host,
+                                double timeout_seconds) {
   GradientPath path;
   if (backend != "nccl") return path;
   if (!device.is_cuda())
-    throw Error(ExitCode::kUsage, "comm.backend", "nccl needs run.device = \"cuda\"", "use comm.backend = \"auto\"");
+    throw Error(ExitCode::kUsage, "comm.backend", "nccl needs run.device = \"cuda\"",
+                "use comm.backend = \"auto\"");
   const CudaPlugin& plugin = load_cuda_plugin(plugin_path());
   path.nccl = plugin.make_communicator(host, device.index(), timeout_seconds);
   path.ops = plugin.make_buffer_ops(device.index());

@@ -1,5 +1,6 @@
-// The device a rank computes on, and what the CUDA plug-in adds to its run. The plug-in is loaded only when it may be
-// wanted, before the first device query, so a machine without CUDA needs none of it.
+// The device a rank computes on, and what the CUDA plug-in adds to its run. The plug-in is loaded
+// only when it may be wanted, before the first device query, so a machine without CUDA needs none
+// of it.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,16 +14,18 @@
 
 namespace nf::train {
 
-// "auto" takes CUDA when plug-in and device are there, else the CPU; local_rank chooses among several GPUs, round robin.
-// Throws Error(kUsage) when "cuda" is asked for and not there.
+// "auto" takes CUDA when plug-in and device are there, else the CPU; local_rank chooses among
+// several GPUs, round robin. Throws Error(kUsage) when "cuda" is asked for and not there.
 at::Device resolve_device(const std::string& name, int local_rank);
 
-// How gradients travel: with comm.backend "nccl" on a GPU from GPU to GPU, else through host memory and `host`.
+// How gradients travel: with comm.backend "nccl" on a GPU from GPU to GPU, else through host memory
+// and `host`.
 struct GradientPath {
   std::unique_ptr<Communicator> nccl;  // null: the host communicator
   std::unique_ptr<BufferOps> ops;      // null: host memory
   at::Device device = at::kCPU;        // where gradient buffers live
 };
-GradientPath make_gradient_path(const std::string& backend, at::Device device, Communicator& host, double timeout_seconds);
+GradientPath make_gradient_path(const std::string& backend, at::Device device, Communicator& host,
+                                double timeout_seconds);
 
 }  // namespace nf::train

@@ -14,11 +14,14 @@ FieldRules one_of(std::vector<std::string> values) { return {.one_of = std::move
 void RunOptions::visit(Fields& f) {
   f("seed", seed, "the run's only source of randomness", at_least(0));
   f("threads_per_rank", threads_per_rank,
-    "compute threads of each rank; part of the result's bits on a CPU, so fixed for a run", at_least(1));
-  f("device", device, "where the network runs; auto takes CUDA when the plug-in and a device are there",
+    "compute threads of each rank; part of the result's bits on a CPU, so fixed for a run",
+    at_least(1));
+  f("device", device,
+    "where the network runs; auto takes CUDA when the plug-in and a device are there",
     {.affects_result = false, .one_of = {"auto", "cpu", "cuda"}});
   f("peak_tflops", peak_tflops,
-    "peak of one rank's device for the mfu column, TFLOP/s; 0: known GPU peak, or on a CPU the measured "
+    "peak of one rank's device for the mfu column, TFLOP/s; 0: known GPU peak, or on a CPU the "
+    "measured "
     "matrix-product rate",
     runtime(0));
 }
@@ -29,48 +32,63 @@ void DataConfig::visit(Fields& f) {
   f("image_size", image_size, "training image side, pixels", between(8, 4096));
   f("workers", workers, "loader threads per rank; 0 decodes in the training thread", runtime(0));
   f("prefetch", prefetch, "micro-batches loaded ahead", runtime(1));
-  f("shuffle", shuffle, "sample order: one permutation of all, or permuted windows of shards for slow disks",
+  f("shuffle", shuffle,
+    "sample order: one permutation of all, or permuted windows of shards for slow disks",
     one_of({"global", "windowed"}));
-  f("window_shards", window_shards, "shards shuffled together when data.shuffle is windowed", at_least(1));
-  f("repeat_augmentation", repeat_augmentation, "augmented copies of each sample in a batch", at_least(1));
+  f("window_shards", window_shards, "shards shuffled together when data.shuffle is windowed",
+    at_least(1));
+  f("repeat_augmentation", repeat_augmentation, "augmented copies of each sample in a batch",
+    at_least(1));
   f("crop", crop, "training crop: random_resized (ImageNet), random_padded (CIFAR), center (none)",
     one_of({"random_resized", "random_padded", "center"}));
   f("interpolation", interpolation, "resize kernel", one_of({"bicubic", "bilinear"}));
-  f("scale_min", scale_min, "random_resized: least part of the image's area in a crop", between(0.001, 1));
+  f("scale_min", scale_min, "random_resized: least part of the image's area in a crop",
+    between(0.001, 1));
   f("padding", padding, "random_padded: pixels added on each side", at_least(0));
   f("flip", flip, "mirror half of the training images");
   f("max_bad_fraction", max_bad_fraction, "stop (exit 3) above this part of undecodable samples",
     {.affects_result = false, .min = 0, .max = 1});
-  f("trace", trace, "write trace/rank_NNNNN.tsv: each sample at the moment a step takes it", runtime());
+  f("trace", trace, "write trace/rank_NNNNN.tsv: each sample at the moment a step takes it",
+    runtime());
 }
 
 void ModelConfig::visit(Fields& f) {
-  f("name", name, "network: nfnet_f0 .. nfnet_f7, nfnet_f0plus .. nfnet_f7plus, nfnet_pico, _nano, _micro, _mini");
+  f("name", name,
+    "network: nfnet_f0 .. nfnet_f7, nfnet_f0plus .. nfnet_f7plus, nfnet_pico, _nano, _micro, "
+    "_mini");
   f("depths", depths, "blocks per stage; empty: the variant's", at_least(1));
   f("widths", widths, "channels per stage; empty: the variant's", at_least(1));
-  f("classes", classes, "outputs of the classifier; 0: as many as the data set has classes", at_least(0));
+  f("classes", classes, "outputs of the classifier; 0: as many as the data set has classes",
+    at_least(0));
   f("dropout", dropout, "dropout before the classifier", between(0, 0.99));
-  f("stochastic_depth", stochastic_depth, "drop rate of the last residual branch, linear from 0", between(0, 1));
-  f("flavour", flavour, "numerics: DeepMind's released code, or timm's dm_nfnet", one_of({"dm", "timm"}));
-  f("stage1_mid", stage1_mid, "bottleneck of a '+' net's first stage: paper keeps 192 channels, code rounds to 128",
+  f("stochastic_depth", stochastic_depth, "drop rate of the last residual branch, linear from 0",
+    between(0, 1));
+  f("flavour", flavour, "numerics: DeepMind's released code, or timm's dm_nfnet",
+    one_of({"dm", "timm"}));
+  f("stage1_mid", stage1_mid,
+    "bottleneck of a '+' net's first stage: paper keeps 192 channels, code rounds to 128",
     one_of({"default", "keep", "round"}));
 }
 
 void BatchConfig::visit(Fields& f) {
   f("size", size, "samples per update, over all ranks", at_least(1));
   f("micro_batches", micro_batches,
-    "parts of a batch: unit of memory and of summation order, upper limit for the number of ranks", at_least(1));
+    "parts of a batch: unit of memory and of summation order, upper limit for the number of ranks",
+    at_least(1));
 }
 
 void ScheduleConfig::visit(Fields& f) {
-  f("epochs", epochs, "length of the run in passes over the split; fractions allowed", {.min = 1e-9});
-  f("warmup_epochs", warmup_epochs, "linear warm-up; -1: the smaller of 5000 steps and 5 % of the run", at_least(-1));
+  f("epochs", epochs, "length of the run in passes over the split; fractions allowed",
+    {.min = 1e-9});
+  f("warmup_epochs", warmup_epochs,
+    "linear warm-up; -1: the smaller of 5000 steps and 5 % of the run", at_least(-1));
 }
 
 void OptimizerConfig::visit(Fields& f) {
   f("learning_rate", learning_rate, "peak of the cosine schedule", at_least(0));
   f("momentum", momentum, "Nesterov momentum", between(0, 0.99999));
-  f("weight_decay", weight_decay, "coupled decay of convolution, squeeze-excite and classifier weights", at_least(0));
+  f("weight_decay", weight_decay,
+    "coupled decay of convolution, squeeze-excite and classifier weights", at_least(0));
   f("agc_clip", agc_clip, "adaptive gradient clipping threshold; 0: off", at_least(0));
   f("agc_eps", agc_eps, "least parameter norm in the clipping threshold", at_least(0));
 }
@@ -80,8 +98,10 @@ void EmaConfig::visit(Fields& f) {
 }
 
 void LossConfig::visit(Fields& f) {
-  f("kind", kind, "softmax: one label a sample; sigmoid: any number", one_of({"softmax", "sigmoid"}));
-  f("label_smoothing", label_smoothing, "mass spread evenly over all classes (softmax)", between(0, 0.99));
+  f("kind", kind, "softmax: one label a sample; sigmoid: any number",
+    one_of({"softmax", "sigmoid"}));
+  f("label_smoothing", label_smoothing, "mass spread evenly over all classes (softmax)",
+    between(0, 0.99));
 }
 
 void PrecisionConfig::visit(Fields& f) {
@@ -92,14 +112,19 @@ void PrecisionConfig::visit(Fields& f) {
 void CommConfig::visit(Fields& f) {
   f("backend", backend, "how ranks talk; auto: mpi when started by mpirun or srun",
     {.affects_result = false, .one_of = {"auto", "mpi", "nccl"}});
-  f("reduction", reduction, "exact: fixed summation tree, same bits for any number of ranks; fast: the library's all-reduce",
+  f("reduction", reduction,
+    "exact: fixed summation tree, same bits for any number of ranks; fast: the library's "
+    "all-reduce",
     one_of({"exact", "fast"}));
-  f("timeout_seconds", timeout_seconds, "a collective that takes longer ends the job with exit code 5", runtime(1));
+  f("timeout_seconds", timeout_seconds,
+    "a collective that takes longer ends the job with exit code 5", runtime(1));
 }
 
 void CheckpointConfig::visit(Fields& f) {
-  f("every_steps", every_steps, "updates between checkpoints; 0: only at the end and when stopped", runtime(0));
-  f("every_minutes", every_minutes, "minutes between checkpoints, whichever comes first; 0: off", runtime(0));
+  f("every_steps", every_steps, "updates between checkpoints; 0: only at the end and when stopped",
+    runtime(0));
+  f("every_minutes", every_minutes, "minutes between checkpoints, whichever comes first; 0: off",
+    runtime(0));
   f("keep", keep, "newest checkpoints to keep", runtime(1));
 }
 
@@ -107,13 +132,15 @@ void EvaluateConfig::visit(Fields& f) {
   f("every_steps", every_steps, "updates between evaluations; 0: only at the end", runtime(0));
   f("split", split, "split to evaluate on; empty: no evaluation", runtime());
   f("image_size", image_size, "evaluation image side; 0: as for training", runtime(0));
-  f("resize_margin", resize_margin, "images are resized to side + margin, then cropped; -1: 32 from 128 px up, else 0",
+  f("resize_margin", resize_margin,
+    "images are resized to side + margin, then cropped; -1: 32 from 128 px up, else 0",
     runtime(-1));
   f("chunk", chunk, "images evaluated at once", runtime(1));
 }
 
 void InitConfig::visit(Fields& f) {
-  f("weights", weights, "checkpoint folder or .safetensors file (timm names) to start from; empty: random");
+  f("weights", weights,
+    "checkpoint folder or .safetensors file (timm names) to start from; empty: random");
   f("new_head", new_head, "start the classifier anew instead of loading it");
 }
 
@@ -149,12 +176,15 @@ Fields RunConfig::fields() {
 
 void check_run_config(const RunConfig& c) {
   std::vector<std::string> problems;
-  if (c.data.path.empty()) problems.push_back("data.path is missing: the data set folder made by nf-pack");
+  if (c.data.path.empty())
+    problems.push_back("data.path is missing: the data set folder made by nf-pack");
   if (c.batch.size % c.batch.micro_batches != 0)
-    problems.push_back("batch.size " + std::to_string(c.batch.size) + " is not divisible by batch.micro_batches " +
+    problems.push_back("batch.size " + std::to_string(c.batch.size) +
+                       " is not divisible by batch.micro_batches " +
                        std::to_string(c.batch.micro_batches));
   if (c.batch.size % c.data.repeat_augmentation != 0)
-    problems.push_back("batch.size " + std::to_string(c.batch.size) + " is not divisible by data.repeat_augmentation " +
+    problems.push_back("batch.size " + std::to_string(c.batch.size) +
+                       " is not divisible by data.repeat_augmentation " +
                        std::to_string(c.data.repeat_augmentation));
   if (c.loss.kind == "sigmoid" && c.loss.label_smoothing > 0)
     problems.push_back("loss.label_smoothing applies to loss.kind = \"softmax\" only");
@@ -162,12 +192,14 @@ void check_run_config(const RunConfig& c) {
     problems.push_back("init.new_head needs init.weights");
   if (c.evaluate.every_steps > 0 && c.evaluate.split.empty())
     problems.push_back("evaluate.every_steps needs evaluate.split");
-  if (c.model.depths.size() != c.model.widths.size() && !c.model.depths.empty() && !c.model.widths.empty())
+  if (c.model.depths.size() != c.model.widths.size() && !c.model.depths.empty() &&
+      !c.model.widths.empty())
     problems.push_back("model.depths and model.widths must have the same length");
   try {
     model_spec(c.model, 10);
   } catch (const Error& e) {
-    problems.push_back(std::string("model: ") + e.what() + (e.hint().empty() ? "" : " (" + e.hint() + ")"));
+    problems.push_back(std::string("model: ") + e.what() +
+                       (e.hint().empty() ? "" : " (" + e.hint() + ")"));
   }
   if (problems.empty()) return;
   std::string text = problems[0];
@@ -175,10 +207,12 @@ void check_run_config(const RunConfig& c) {
     text = std::to_string(problems.size()) + " errors";
     for (const auto& p : problems) text += "\n  " + p;
   }
-  throw Error(ExitCode::kUsage, "config", text, "--help-config lists every key with its default and meaning");
+  throw Error(ExitCode::kUsage, "config", text,
+              "--help-config lists every key with its default and meaning");
 }
 
-RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides) {
+RunConfig load_run_config(const std::filesystem::path& file,
+                          const std::vector<std::string>& overrides) {
   RunConfig config;
   Fields fields = config.fields();
   parse_config(file, overrides, fields);
@@ -210,11 +244,13 @@ data::AugmentOptions train_augment(const RunConfig& config) {
   return a;
 }
 
-data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin, const std::string& interpolation) {
+data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin,
+                                  const std::string& interpolation) {
   data::AugmentOptions a;
   a.image_size = image_size;
   a.crop = data::Crop::kCenter;
-  a.interpolation = interpolation == "bilinear" ? data::Interpolation::kBilinear : data::Interpolation::kBicubic;
+  a.interpolation =
+      interpolation == "bilinear" ? data::Interpolation::kBilinear : data::Interpolation::kBicubic;
   a.resize_margin = resize_margin >= 0 ? resize_margin : (image_size >= 128 ? 32 : 0);
   a.flip = false;
   return a;

@@ -1,5 +1,6 @@
-// Every key of a run's TOML file (contract, "Config"). Plain structs with defaults; each visit() is the one list that
-// parses, prints, overrides, documents and hashes. Keys marked affects_result = false may change when a run is resumed.
+// Every key of a run's TOML file (contract, "Config"). Plain structs with defaults; each visit() is
+// the one list that parses, prints, overrides, documents and hashes. Keys marked affects_result =
+// false may change when a run is resumed.
 #pragma once
 
 #include <filesystem>
@@ -150,16 +151,19 @@ struct RunConfig {
   Fields fields();  // of this object: keep it alive as long as the list
 };
 
-// Reads the file and the overrides and checks what spans several keys. Relative paths (data.path, init.weights) count from
-// the working directory. Throws Error(kUsage) with all errors at once.
-RunConfig load_run_config(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+// Reads the file and the overrides and checks what spans several keys. Relative paths (data.path,
+// init.weights) count from the working directory. Throws Error(kUsage) with all errors at once.
+RunConfig load_run_config(const std::filesystem::path& file,
+                          const std::vector<std::string>& overrides);
 // The checks that span keys: divisibility, splits, sizes. Throws Error(kUsage).
 void check_run_config(const RunConfig& config);
 
 // The options of the parts that a config stands for.
 model::NfnetSpec model_spec(const ModelConfig& config, int64_t classes);
 data::AugmentOptions train_augment(const RunConfig& config);
-// Evaluation preprocessing at `image_size`; margin -1: 32 pixels from 128 px up, none below (spec section 11).
-data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin, const std::string& interpolation);
+// Evaluation preprocessing at `image_size`; margin -1: 32 pixels from 128 px up, none below (spec
+// section 11).
+data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin,
+                                  const std::string& interpolation);
 
 }  // namespace nf::train

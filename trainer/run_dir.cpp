@@ -29,14 +29,16 @@ RunDirectory::RunDirectory(const fs::path& path, double wait_seconds) : path_(pa
       const std::string owner = read_file(lock);
       ::close(lock_);
       lock_ = -1;
-      throw Error(ExitCode::kUsage, path.string(), "another job is writing to this run directory (" + owner + ")",
+      throw Error(ExitCode::kUsage, path.string(),
+                  "another job is writing to this run directory (" + owner + ")",
                   "wait for it, stop it, or use another --output");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
-  const std::string owner = std::string("host ") + host.data() + ", process " + std::to_string(getpid());
+  const std::string owner =
+      std::string("host ") + host.data() + ", process " + std::to_string(getpid());
   if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, owner.data(), owner.size(), 0) < 0)
     throw_io_error(lock, "cannot write", errno);
 }
@@ -51,11 +53,13 @@ void RunDirectory::claim(const RunConfig& config) {
   RunConfig copy = config;
   const Fields fields = copy.fields();
   if (has_run()) {
-    const auto differences = config_differences(read_file(file("config.toml")), file("config.toml").string(), fields);
+    const auto differences =
+        config_differences(read_file(file("config.toml")), file("config.toml").string(), fields);
     if (!differences.empty()) {
       std::string text = "holds a run with another config:";
       for (const auto& d : differences) text += "\n  " + d;
-      throw Error(ExitCode::kUsage, path_.string(), text, "use another --output, or the config of this run");
+      throw Error(ExitCode::kUsage, path_.string(), text,
+                  "use another --output, or the config of this run");
     }
   }
   write_file_atomic(file("config.toml"), to_toml(fields));
@@ -70,7 +74,8 @@ Accounting read_accounting(const fs::path& metrics) {
     if (line.value("kind", "") == "start") {
       if (a.sessions > 0) close_session();
       ++a.sessions;
-      // Lines of steps that were cut off after a kill are gone; what they cost stands in the next start line.
+      // Lines of steps that were cut off after a kill are gone; what they cost stands in the next
+      // start line.
       a.device_seconds = std::max(a.device_seconds, line.value("device_seconds_before", 0.0));
       start = time;
       ranks = line.value("ranks", 1.0);

@@ -13,8 +13,8 @@ namespace nf::train {
 
 class RunDirectory {
  public:
-  // Creates the folder and takes its lock, waiting up to `wait_seconds` for a job that is just ending. Throws
-  // Error(kUsage) naming host and process when another job holds it.
+  // Creates the folder and takes its lock, waiting up to `wait_seconds` for a job that is just
+  // ending. Throws Error(kUsage) naming host and process when another job holds it.
   RunDirectory(const std::filesystem::path& path, double wait_seconds = 10);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
@@ -24,8 +24,8 @@ class RunDirectory {
   std::filesystem::path file(const std::string& name) const { return path_ / name; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 
-  // Writes config.toml, or compares with the one that is there: Error(kUsage) naming the keys that differ where they
-  // affect the result.
+  // Writes config.toml, or compares with the one that is there: Error(kUsage) naming the keys that
+  // differ where they affect the result.
   void claim(const RunConfig& config);
   bool has_run() const;  // a run has been started here before
 

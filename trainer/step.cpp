@@ -33,7 +33,8 @@ Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
   Targets out;
   const auto n = batch.count;
   out.first = at::empty({n}, at::kLong);
-  for (int64_t i = 0; i < n; ++i) out.first.data_ptr<int64_t>()[i] = batch.labels[batch.label_offset[static_cast<size_t>(i)]];
+  for (int64_t i = 0; i < n; ++i)
+    out.first.data_ptr<int64_t>()[i] = batch.labels[batch.label_offset[static_cast<size_t>(i)]];
   out.weights = at::empty({n}, at::kFloat);
   std::copy(batch.weights.begin(), batch.weights.end(), out.weights.data_ptr<float>());
   if (t.config.loss.kind == "sigmoid")
@@ -44,11 +45,14 @@ Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
 }
 
 LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets& targets) {
-  if (t.config.loss.kind == "sigmoid") return sigmoid_cross_entropy(logits, targets.all, targets.weights);
-  return softmax_cross_entropy(logits, {targets.first, {}, {}, targets.weights}, t.config.loss.label_smoothing);
+  if (t.config.loss.kind == "sigmoid")
+    return sigmoid_cross_entropy(logits, targets.all, targets.weights);
+  return softmax_cross_entropy(logits, {targets.first, {}, {}, targets.weights},
+                               t.config.loss.label_smoothing);
 }
 
-// Writes the gradient of the micro-batch's summed loss into `gradient` (laid out as trainer.layout).
+// Writes the gradient of the micro-batch's summed loss into `gradient` (laid out as
+// trainer.layout).
 Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float> gradient) {
   const at::Tensor flat = as_tensor(gradient, t.gradient_path.device);
   flat.zero_();
@@ -68,21 +72,25 @@ Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float
   const LossResult loss = batch_loss(t, logits, targets);
   std::vector<at::Tensor> inputs;
   for (const auto& p : t.params) inputs.push_back(p.value);
-  const auto grads = torch::autograd::grad({loss.sum}, inputs, {}, false, false, /*allow_unused=*/true);
+  const auto grads =
+      torch::autograd::grad({loss.sum}, inputs, {}, false, false, /*allow_unused=*/true);
   at::NoGradGuard no_grad;
   for (size_t i = 0; i < grads.size(); ++i)
     if (grads[i].defined()) t.layout.view(flat, i).copy_(grads[i]);
   Sums sums;
   sums.loss = loss.sum.item<double>();
-  sums.top1 = static_cast<double>(count_correct(logits.detach(), targets.first, targets.weights).top1.item<int64_t>());
+  sums.top1 = static_cast<double>(
+      count_correct(logits.detach(), targets.first, targets.weights).top1.item<int64_t>());
   return sums;
 }
 
 [[noreturn]] void throw_not_finite(const StepResult& r, const std::string& what) {
   throw Error(ExitCode::kNotFinite, "step " + std::to_string(r.step),
               what + " is not finite in the batch of positions [" + std::to_string(r.begin) + ", " +
-                  std::to_string(r.end) + "); weights are those of step " + std::to_string(r.step - 1),
-              "lower optimizer.learning_rate or optimizer.agc_clip; nf-audit where tells which samples these are");
+                  std::to_string(r.end) + "); weights are those of step " +
+                  std::to_string(r.step - 1),
+              "lower optimizer.learning_rate or optimizer.agc_clip; nf-audit where tells which "
+              "samples these are");
 }
 
 }  // namespace
@@ -90,11 +98,14 @@ Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float
 at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
   static const std::vector<float> kMean = {0.485f, 0.456f, 0.406f}, kStd = {0.229f, 0.224f, 0.225f};
   const int64_t s = batch.image_size;
-  at::Tensor x = at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
+  at::Tensor x =
+      at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
   const auto constant = [&](const std::vector<float>& v, float scale) {
     return at::tensor(v, at::kFloat).mul_(scale).view({1, 3, 1, 1}).to(device);
   };
-  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC: what the network wants on a CPU
+  x = x.to(device)
+          .permute({0, 3, 1, 2})
+          .to(at::kFloat);  // strides stay NHWC: what the network wants on a CPU
   return x.sub_(constant(kMean, 255.0f)).div_(constant(kStd, 255.0f));
 }
 
@@ -132,7 +143,8 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
   at::NoGradGuard no_grad;
   t.gradients.copy_(as_tensor(sum, t.gradient_path.device));
   t.gradients.mul_(1.0 / valid);
-  const StepStats stats = t.sgd.step(r.learning_rate);  // AGC, decay, momentum, update: only if all is finite
+  const StepStats stats =
+      t.sgd.step(r.learning_rate);  // AGC, decay, momentum, update: only if all is finite
   if (!stats.finite) throw_not_finite(r, "the gradient of " + stats.first_non_finite);
   if (t.ema) t.ema->update(t.step);
   r.grad_norm = stats.grad_norm;

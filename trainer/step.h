@@ -1,5 +1,5 @@
-// One update. train_step is the whole of it; everything it calls is a pure function of (weights, positions, config), so its
-// bits cannot depend on ranks, threads of the loader or restarts.
+// One update. train_step is the whole of it; everything it calls is a pure function of (weights,
+// positions, config), so its bits cannot depend on ranks, threads of the loader or restarts.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -15,29 +15,31 @@
 namespace nf::train {
 
 struct StepResult {
-  uint64_t step = 0;  // updates done after it
+  uint64_t step = 0;            // updates done after it
   uint64_t begin = 0, end = 0;  // positions
   double loss = 0;              // mean over the batch's valid samples, before the update
   double top1 = 0;              // fraction right
   double learning_rate = 0;
   double grad_norm = 0;
   int64_t agc_units = 0, agc_clipped = 0;
-  uint64_t digest = 0;  // of (position, sample) pairs, over all ranks
-  int64_t bad = 0;      // undecodable samples in the batch, over all ranks
+  uint64_t digest = 0;                    // of (position, sample) pairs, over all ranks
+  int64_t bad = 0;                        // undecodable samples in the batch, over all ranks
   std::vector<data::BadSample> bad_here;  // this rank's
-  uint64_t stop = 0;    // stop requests of all ranks (StopReason bits)
+  uint64_t stop = 0;                      // stop requests of all ranks (StopReason bits)
 };
 
 struct StepHooks {
-  std::function<void(uint64_t step, const data::MicroBatch&)> taken;  // at the moment a step takes samples (trace)
+  std::function<void(uint64_t step, const data::MicroBatch&)>
+      taken;                               // at the moment a step takes samples (trace)
   std::function<uint64_t()> stop_request;  // this rank's StopReason
 };
 
-// Throws Error(kNotFinite), on every rank alike and with weights untouched, when loss or gradient is not finite.
+// Throws Error(kNotFinite), on every rank alike and with weights untouched, when loss or gradient
+// is not finite.
 StepResult train_step(Trainer& trainer, const StepHooks& hooks);
 
-// [count, size, size, 3] uint8 of a micro-batch -> [count, 3, size, size] float32 on the device, normalized with ImageNet's
-// mean and standard deviation (spec section 11).
+// [count, size, size, 3] uint8 of a micro-batch -> [count, 3, size, size] float32 on the device,
+// normalized with ImageNet's mean and standard deviation (spec section 11).
 at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device);
 
 }  // namespace nf::train

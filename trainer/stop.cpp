@@ -11,7 +11,7 @@ void remember_signal(int) { signal_seen = 1; }
 
 StopWatch::StopWatch(double wall_minutes)
     : start_(std::chrono::steady_clock::now()), wall_minutes_(wall_minutes) {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = remember_signal;
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);

@@ -1,5 +1,5 @@
-// Why a run should stop early. Signal handlers only set a flag; the ranks agree on it at a step boundary (loop.cpp), so all
-// of them save and leave at the same step.
+// Why a run should stop early. Signal handlers only set a flag; the ranks agree on it at a step
+// boundary (loop.cpp), so all of them save and leave at the same step.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,5 @@
-// See tensorboard.h. Formats: tensorflow/core/util/event.proto, summary.proto; TFRecord: length, masked CRC of the length,
-// data, masked CRC of the data.
+// See tensorboard.h. Formats: tensorflow/core/util/event.proto, summary.proto; TFRecord: length,
+// masked CRC of the length, data, masked CRC of the data.
 #include "trainer/tensorboard.h"
 
 #include <fcntl.h>
@@ -24,7 +24,9 @@ void put_varint(std::string& out, uint64_t value) {
   for (; value >= 128; value >>= 7) out += static_cast<char>(value | 128);
   out += static_cast<char>(value);
 }
-void put_tag(std::string& out, int field, int wire) { put_varint(out, static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire)); }
+void put_tag(std::string& out, int field, int wire) {
+  put_varint(out, static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire));
+}
 template <class T>
 void put_fixed(std::string& out, T value) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -46,8 +48,9 @@ EventFile::EventFile(const std::filesystem::path& directory, uint64_t first_step
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
   std::filesystem::create_directories(directory);
-  path_ = directory / ("events.out.tfevents." + std::to_string(static_cast<int64_t>(wall_seconds())) + "." +
-                       host.data() + "." + std::to_string(getpid()));
+  path_ =
+      directory / ("events.out.tfevents." + std::to_string(static_cast<int64_t>(wall_seconds())) +
+                   "." + host.data() + "." + std::to_string(getpid()));
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0) throw_io_error(path_, "cannot create", errno);
   std::string version;

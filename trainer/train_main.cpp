@@ -1,4 +1,5 @@
-// nf-train: one worker of a training run, started by mpirun, by srun or alone (contract, "Programs").
+// nf-train: one worker of a training run, started by mpirun, by srun or alone (contract,
+// "Programs").
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
@@ -13,22 +14,28 @@ using namespace nf;
 
 constexpr const char* kExample =
     "example:\n"
-    "  mpirun -np 2 --bind-to none nf-train --config configs/cifar10.toml --set data.path=cifar10 --output runs/first\n"
-    "Killed or preempted (exit code 75), the same command continues, on any number of ranks, with the same bits.";
+    "  mpirun -np 2 --bind-to none nf-train --config configs/cifar10.toml --set data.path=cifar10 "
+    "--output runs/first\n"
+    "Killed or preempted (exit code 75), the same command continues, on any number of ranks, with "
+    "the same bits.";
 
 // Reads the command line and the config; the exit code where the program only informs.
-std::optional<int> prepare(int argc, char** argv, const train::Communicator& comm, train::RunConfig& config,
-                           train::LoopOptions& options) {
+std::optional<int> prepare(int argc, char** argv, const train::Communicator& comm,
+                           train::RunConfig& config, train::LoopOptions& options) {
   CLI::App app("Trains a network. Pretraining and fine-tuning differ by config only.", "nf-train");
   app.footer(kExample);
   std::string file;
   std::vector<std::string> overrides;
   bool dry_run = false, help_config = false;
   app.add_option("--config", file, "TOML file of the run");
-  app.add_option("--set", overrides, "key=value, overrides the file; may be repeated")->allow_extra_args(false);
+  app.add_option("--set", overrides, "key=value, overrides the file; may be repeated")
+      ->allow_extra_args(false);
   app.add_option("--output", options.output, "run directory");
-  app.add_option("--resume", options.resume, "auto: continue what is there; never; or a checkpoint folder")->capture_default_str();
-  app.add_flag("--dry-run", dry_run, "print the resolved config, parameters, FLOPs, memory and steps, and stop");
+  app.add_option("--resume", options.resume,
+                 "auto: continue what is there; never; or a checkpoint folder")
+      ->capture_default_str();
+  app.add_flag("--dry-run", dry_run,
+               "print the resolved config, parameters, FLOPs, memory and steps, and stop");
   app.add_flag("--help-config", help_config, "list every config key, its default and meaning");
   const bool root = comm.rank() == 0;
   if (const auto code = parse_command_line(app, argc, argv, !root)) return code;
@@ -36,13 +43,17 @@ std::optional<int> prepare(int argc, char** argv, const train::Communicator& com
     if (root) fmt::print("{}", describe(config.fields()));
     return 0;
   }
-  if (file.empty()) throw Error(ExitCode::kUsage, "nf-train", "--config is required", "see nf-train --help");
-  if (options.output.empty() && !dry_run) throw Error(ExitCode::kUsage, "nf-train", "--output is required", "see nf-train --help");
+  if (file.empty())
+    throw Error(ExitCode::kUsage, "nf-train", "--config is required", "see nf-train --help");
+  if (options.output.empty() && !dry_run)
+    throw Error(ExitCode::kUsage, "nf-train", "--output is required", "see nf-train --help");
   config = train::load_run_config(file, overrides);
   for (int i = 0; i < argc; ++i) options.command += (i > 0 ? " " : "") + std::string(argv[i]);
   if (!dry_run) return std::nullopt;
   const auto estimate = train::estimate_run(config, comm.size());
-  if (root) fmt::print("{}{}", to_toml(config.fields()), train::format_estimate(estimate, config, comm.size()));
+  if (root)
+    fmt::print("{}{}", to_toml(config.fields()),
+               train::format_estimate(estimate, config, comm.size()));
   return 0;
 }
 
@@ -56,12 +67,14 @@ int run(train::Ranks& ranks, int argc, char** argv) {
   ranks.set_timeout(config.comm.timeout_seconds);
   at::set_num_threads(static_cast<int>(config.run.threads_per_rank));
   std::unique_ptr<train::Trainer> trainer;
-  train::together(ranks.comm, [&] { trainer = std::make_unique<train::Trainer>(config, ranks.comm); });
+  train::together(ranks.comm,
+                  [&] { trainer = std::make_unique<train::Trainer>(config, ranks.comm); });
   return static_cast<int>(train::run_training(*trainer, options, watch));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return train::run_ranks("nf-train", argc, argv, [&](train::Ranks& ranks) { return run(ranks, argc, argv); });
+  return train::run_ranks("nf-train", argc, argv,
+                          [&](train::Ranks& ranks) { return run(ranks, argc, argv); });
 }

@@ -1,5 +1,5 @@
-// The whole chain with real programs: mpirun on 1, 2 and 4 ranks gives the same bytes; a signal saves and exits with 75;
-// a finished run says so; evaluation and export agree with training.
+// The whole chain with real programs: mpirun on 1, 2 and 4 ranks gives the same bytes; a signal
+// saves and exits with 75; a finished run says so; evaluation and export agree with training.
 #include <gtest/gtest.h>
 
 #include "core/jsonl.h"
@@ -19,7 +19,8 @@ class Chain : public testing::Test {
   static void TearDownTestSuite() { delete scratch_; }
   static fs::path scratch(const std::string& name) { return *scratch_ / name; }
   static std::string data() { return scratch("data").string(); }
-  static std::vector<std::string> command(const std::string& run, std::vector<std::string> more = {}) {
+  static std::vector<std::string> command(const std::string& run,
+                                          std::vector<std::string> more = {}) {
     more.insert(more.end(), {"evaluate.split=holdout"});
     return test::nf_train(scratch("empty.toml").string(), data(), scratch(run).string(), more);
   }
@@ -38,7 +39,9 @@ TEST_F(Chain, MpiRanksGiveTheSameBytes) {
   ASSERT_EQ(alone.code, 0) << alone.err;
   for (const char* other : {"w2", "w4", "alone"})
     for (const auto& file : test::state_files())
-      EXPECT_EQ(test::slurp(test::latest(scratch("w1")) / file), test::slurp(test::latest(scratch(other)) / file)) << other << " " << file;
+      EXPECT_EQ(test::slurp(test::latest(scratch("w1")) / file),
+                test::slurp(test::latest(scratch(other)) / file))
+          << other << " " << file;
 }
 
 TEST_F(Chain, SignalSavesAndExitsWith75ThenContinues) {
@@ -47,7 +50,8 @@ TEST_F(Chain, SignalSavesAndExitsWith75ThenContinues) {
   auto argv = test::mpirun(2, command("stopped", {"schedule.epochs=4"}));
   {
     test::Process job(argv, logs / "out", logs / "err");
-    while (job.running() && read_jsonl(scratch("stopped") / "ledger.jsonl").size() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    while (job.running() && read_jsonl(scratch("stopped") / "ledger.jsonl").size() < 2)
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
     ASSERT_FALSE(job.children().empty());
     job.signal(SIGUSR1);  // mpirun forwards it to every rank
     EXPECT_EQ(job.wait(), 75) << test::slurp(logs / "err");
@@ -55,7 +59,9 @@ TEST_F(Chain, SignalSavesAndExitsWith75ThenContinues) {
   EXPECT_FALSE(fs::exists(scratch("stopped") / "result.json"));
   ASSERT_EQ(test::run(command("stopped", {"schedule.epochs=4"})).code, 0);
   for (const auto& file : test::state_files())
-    EXPECT_EQ(test::slurp(test::latest(scratch("calm")) / file), test::slurp(test::latest(scratch("stopped")) / file)) << file;
+    EXPECT_EQ(test::slurp(test::latest(scratch("calm")) / file),
+              test::slurp(test::latest(scratch("stopped")) / file))
+        << file;
   // No step twice, none missing.
   uint64_t expected = 1;
   for (const auto& line : read_jsonl(scratch("stopped") / "metrics.jsonl"))
@@ -64,7 +70,8 @@ TEST_F(Chain, SignalSavesAndExitsWith75ThenContinues) {
 
 TEST_F(Chain, FinishedRunSaysSoAndChangesNothing) {
   ASSERT_EQ(test::run(command("done")).code, 0);
-  const std::string before = test::slurp(scratch("done") / "result.json"), metrics = test::slurp(scratch("done") / "metrics.jsonl");
+  const std::string before = test::slurp(scratch("done") / "result.json"),
+                    metrics = test::slurp(scratch("done") / "metrics.jsonl");
   const auto again = test::run(command("done"));
   EXPECT_EQ(again.code, 0);
   EXPECT_NE(again.err.find("complete"), std::string::npos) << again.err;
@@ -76,26 +83,37 @@ TEST_F(Chain, EvaluateAndExportAgreeWithTraining) {
   ASSERT_EQ(test::run(command("source")).code, 0);
   const Json result = Json::parse(test::slurp(scratch("source") / "result.json"));
   const auto eval = [&](const std::string& weights, std::vector<std::string> more = {}) {
-    std::vector<std::string> argv = {test::program("nf-eval").string(), "--weights", weights, "--data", data(), "--split", "holdout"};
+    std::vector<std::string> argv = {test::program("nf-eval").string(),
+                                     "--weights",
+                                     weights,
+                                     "--data",
+                                     data(),
+                                     "--split",
+                                     "holdout"};
     argv.insert(argv.end(), more.begin(), more.end());
     const auto o = test::run(argv);
     EXPECT_EQ(o.code, 0) << o.err;
     return Json::parse(o.out);
   };
-  const std::string checkpoint = test::latest(scratch("source")).string(), file = scratch("out.safetensors").string();
+  const std::string checkpoint = test::latest(scratch("source")).string(),
+                    file = scratch("out.safetensors").string();
   EXPECT_EQ(eval(checkpoint)["loss"], result["heldout_loss"]);
   EXPECT_EQ(eval(checkpoint, {"--ema"})["loss"], result["heldout_loss_ema"]);
-  EXPECT_EQ(eval((scratch("source") / "checkpoints/latest").string())["loss"], result["heldout_loss"]);
-  const auto exported = test::run({test::program("nf-export").string(), "--checkpoint", checkpoint, "--output", file, "--weights", "raw"});
+  EXPECT_EQ(eval((scratch("source") / "checkpoints/latest").string())["loss"],
+            result["heldout_loss"]);
+  const auto exported = test::run({test::program("nf-export").string(), "--checkpoint", checkpoint,
+                                   "--output", file, "--weights", "raw"});
   ASSERT_EQ(exported.code, 0) << exported.err;
-  EXPECT_EQ(eval(file, {"--predictions", scratch("p.csv").string(), "--save-tensors", scratch("t.safetensors").string(), "--save-count", "7"})["loss"],
+  EXPECT_EQ(eval(file, {"--predictions", scratch("p.csv").string(), "--save-tensors",
+                        scratch("t.safetensors").string(), "--save-count", "7"})["loss"],
             result["heldout_loss"]);
   size_t lines = 0;
   std::ifstream csv(scratch("p.csv"));
   for (std::string line; std::getline(csv, line);) ++lines;
   EXPECT_EQ(lines, 21u);  // a head and 20 images
   // The exported file starts another run: a step count of 1 and the weights are there.
-  const auto fine = test::run(command("fine", {"init.weights=" + file, "init.new_head=true", "limit.steps=1"}));
+  const auto fine =
+      test::run(command("fine", {"init.weights=" + file, "init.new_head=true", "limit.steps=1"}));
   EXPECT_EQ(fine.code, 0) << fine.err;
 }
 
@@ -104,7 +122,8 @@ TEST_F(Chain, DryRunPrintsAndWritesNothing) {
   argv.push_back("--dry-run");
   const auto o = test::run(argv);
   EXPECT_EQ(o.code, 0) << o.err;
-  for (const char* word : {"[model]", "parameters", "steps", "FLOPs", "memory"}) EXPECT_NE(o.out.find(word), std::string::npos) << o.out;
+  for (const char* word : {"[model]", "parameters", "steps", "FLOPs", "memory"})
+    EXPECT_NE(o.out.find(word), std::string::npos) << o.out;
   EXPECT_FALSE(fs::exists(scratch("dry")));
 }
 
@@ -112,7 +131,9 @@ TEST_F(Chain, DryRunPrintsAndWritesNothing) {
 TEST_F(Chain, EveryConfigParses) {
   size_t count = 0;
   for (const auto& entry : fs::recursive_directory_iterator(test::source_dir() / "configs")) {
-    if (entry.path().extension() != ".toml" || entry.path().string().find("sweeps") != std::string::npos) continue;
+    if (entry.path().extension() != ".toml" ||
+        entry.path().string().find("sweeps") != std::string::npos)
+      continue;
     EXPECT_NO_THROW(train::load_run_config(entry.path(), {"data.path=x"})) << entry.path();
     ++count;
   }

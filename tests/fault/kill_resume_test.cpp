@@ -1,5 +1,6 @@
-// kill -9 at random moments of a real mpirun job, restarted each time on another number of ranks: the final weights equal
-// those of a run that was never stopped, the ledger proves every sample, and the trace counts each exactly once per epoch.
+// kill -9 at random moments of a real mpirun job, restarted each time on another number of ranks:
+// the final weights equal those of a run that was never stopped, the ledger proves every sample,
+// and the trace counts each exactly once per epoch.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -16,22 +17,30 @@ constexpr int kEpochs = 3, kSamples = 377, kHoldout = 23;
 
 size_t starts(const std::filesystem::path& run) {
   size_t n = 0;
-  for (const auto& line : read_jsonl(run / "metrics.jsonl")) n += line.value("kind", "") == "start" ? 1 : 0;
+  for (const auto& line : read_jsonl(run / "metrics.jsonl"))
+    n += line.value("kind", "") == "start" ? 1 : 0;
   return n;
 }
 
-// One life of the job: killed after a random time, mostly while it trains, sometimes while it starts. True: it ended itself.
-bool live_and_die(const std::vector<std::string>& command, int ranks, const std::filesystem::path& run, PositionRng& rng, const test::TempDir& scratch) {
+// One life of the job: killed after a random time, mostly while it trains, sometimes while it
+// starts. True: it ended itself.
+bool live_and_die(const std::vector<std::string>& command, int ranks,
+                  const std::filesystem::path& run, PositionRng& rng,
+                  const test::TempDir& scratch) {
   test::Process job(test::mpirun(ranks, command), scratch / "out", scratch / "err");
   const auto begin = std::chrono::steady_clock::now();
-  const auto passed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  const auto passed = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
   double when = rng.uniform(0.05, 1.0);
   if (rng.uniform() < 0.8) {
     const size_t before = starts(run);
-    while (job.running() && passed() < 60 && starts(run) == before) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    while (job.running() && passed() < 60 && starts(run) == before)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     when = passed() + rng.uniform(0.0, 0.6);
   }
-  while (job.running() && passed() < when) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  while (job.running() && passed() < when)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   if (!job.running()) return true;
   const auto ranks_alive = job.children();
   const bool whole_job = ranks_alive.empty() || rng.uniform() < 0.25;
@@ -55,9 +64,10 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
   test::make_shapes_dataset(scratch / "data", (kSamples + kHoldout) / 10, kHoldout);
   std::ofstream(scratch / "empty.toml") << "# all keys by --set\n";
   const auto command = [&](const std::string& out) {
-    return test::nf_train((scratch / "empty.toml").string(), (scratch / "data").string(), out,
-                          {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=24", "data.trace=true", "checkpoint.every_steps=2",
-                           "model.widths=[64,64,128,128]"});
+    return test::nf_train(
+        (scratch / "empty.toml").string(), (scratch / "data").string(), out,
+        {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=24", "data.trace=true",
+         "checkpoint.every_steps=2", "model.widths=[64,64,128,128]"});
   };
   const std::filesystem::path calm = scratch / "calm", killed = scratch / "killed";
   const auto reference = test::run(test::mpirun(2, command(calm.string())));
@@ -76,9 +86,13 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
   const auto last = test::run(test::mpirun(2, command(killed.string())));
   ASSERT_EQ(last.code, 0) << last.err;
 
-  const auto sha = [](const std::filesystem::path& run) { return Json::parse(test::slurp(run / "result.json"))["model_sha256"].get<std::string>(); };
+  const auto sha = [](const std::filesystem::path& run) {
+    return Json::parse(test::slurp(run / "result.json"))["model_sha256"].get<std::string>();
+  };
   EXPECT_EQ(sha(killed), sha(calm));
-  for (const auto& file : test::state_files()) EXPECT_EQ(test::slurp(test::latest(killed) / file), test::slurp(test::latest(calm) / file)) << file;
+  for (const auto& file : test::state_files())
+    EXPECT_EQ(test::slurp(test::latest(killed) / file), test::slurp(test::latest(calm) / file))
+        << file;
   EXPECT_EQ(test::slurp(killed / "ledger.jsonl"), test::slurp(calm / "ledger.jsonl"));
 
   const auto audit = test::run({test::program("nf-audit").string(), "run", killed.string()});

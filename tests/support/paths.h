@@ -10,10 +10,15 @@
 namespace nf::test {
 
 inline std::filesystem::path source_dir() { return NF_SOURCE_DIR; }
-inline std::filesystem::path golden(const std::string& name) { return source_dir() / "tests/golden" / name; }
-inline std::filesystem::path program(const std::string& name) { return std::filesystem::path(NF_BIN_DIR) / name; }
+inline std::filesystem::path golden(const std::string& name) {
+  return source_dir() / "tests/golden" / name;
+}
+inline std::filesystem::path program(const std::string& name) {
+  return std::filesystem::path(NF_BIN_DIR) / name;
+}
 
-// The shared data of the workplace beside the checkout, or an empty path where it is absent. Tests must do without it.
+// The shared data of the workplace beside the checkout, or an empty path where it is absent. Tests
+// must do without it.
 inline std::filesystem::path shared_data() {
   const auto p = source_dir().parent_path() / "shared/data";
   return std::filesystem::exists(p) ? p : std::filesystem::path();

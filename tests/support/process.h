@@ -34,7 +34,8 @@ struct Outcome {
 // A started program in a process group of its own, killed with the object.
 class Process {
  public:
-  Process(const std::vector<std::string>& argv, const std::filesystem::path& out, const std::filesystem::path& err) {
+  Process(const std::vector<std::string>& argv, const std::filesystem::path& out,
+          const std::filesystem::path& err) {
     pid_ = fork();
     if (pid_ < 0) throw std::runtime_error("fork failed");
     if (pid_ > 0) {
@@ -88,7 +89,8 @@ class Process {
   // Direct children, such as the ranks of an mpirun.
   std::vector<pid_t> children() const {
     std::vector<pid_t> out;
-    std::ifstream in("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) + "/children");
+    std::ifstream in("/proc/" + std::to_string(pid_) + "/task/" + std::to_string(pid_) +
+                     "/children");
     for (pid_t p; in >> p;) out.push_back(p);
     return out;
   }
@@ -116,21 +118,24 @@ inline Outcome run(const std::vector<std::string>& argv) {
 }
 
 inline std::vector<std::string> mpirun(int ranks, std::vector<std::string> command) {
-  std::vector<std::string> argv = {"mpirun", "--oversubscribe", "--bind-to", "none", "-np", std::to_string(ranks)};
+  std::vector<std::string> argv = {"mpirun", "--oversubscribe",    "--bind-to", "none",
+                                   "-np",    std::to_string(ranks)};
   argv.insert(argv.end(), command.begin(), command.end());
   return argv;
 }
 
 // A packed data set of drawn shapes: `train` and `holdout` splits. Throws when a program fails.
-inline void make_shapes_dataset(const std::filesystem::path& folder, int per_class, int holdout, int size = 32) {
+inline void make_shapes_dataset(const std::filesystem::path& folder, int per_class, int holdout,
+                                int size = 32) {
   const std::string images = folder.string() + ".images";
   const auto must = [](const Outcome& o) {
     if (o.code != 0) throw std::runtime_error("exit " + std::to_string(o.code) + ": " + o.err);
   };
-  must(run({(std::filesystem::path(NF_BIN_DIR).parent_path() / "bench/draw_images").string(), "--output", images, "--per-class",
-            std::to_string(per_class), "--size", std::to_string(size)}));
-  must(run({program("nf-pack").string(), "--input", images, "--output", folder.string(), "--split", "train", "--holdout",
-            std::to_string(holdout), "--shard-samples", "64"}));
+  must(run({(std::filesystem::path(NF_BIN_DIR).parent_path() / "bench/draw_images").string(),
+            "--output", images, "--per-class", std::to_string(per_class), "--size",
+            std::to_string(size)}));
+  must(run({program("nf-pack").string(), "--input", images, "--output", folder.string(), "--split",
+            "train", "--holdout", std::to_string(holdout), "--shard-samples", "64"}));
   std::filesystem::remove_all(images);
 }
 

@@ -20,14 +20,16 @@ class BadInput : public testing::Test {
   static std::string data() { return scratch("data").string(); }
   static std::string config() { return scratch("empty.toml").string(); }
 
-  static test::Outcome train(const std::string& run, const std::vector<std::string>& more = {}, const std::string& dataset = data()) {
+  static test::Outcome train(const std::string& run, const std::vector<std::string>& more = {},
+                             const std::string& dataset = data()) {
     return test::run(test::nf_train(config(), dataset, scratch(run).string(), more));
   }
   static void expect(const test::Outcome& o, int code, const std::vector<std::string>& words) {
     EXPECT_EQ(o.code, code) << o.err;
     EXPECT_NE(o.err.find("error: "), std::string::npos) << o.err;
     EXPECT_NE(o.err.find("hint: "), std::string::npos) << o.err;
-    for (const auto& w : words) EXPECT_NE(o.err.find(w), std::string::npos) << "no \"" << w << "\" in: " << o.err;
+    for (const auto& w : words)
+      EXPECT_NE(o.err.find(w), std::string::npos) << "no \"" << w << "\" in: " << o.err;
   }
   static void flip(const fs::path& file, size_t offset, unsigned char mask = 1) {
     std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
@@ -46,21 +48,27 @@ class BadInput : public testing::Test {
 };
 test::TempDir* BadInput::scratch_ = nullptr;
 
-TEST_F(BadInput, MissingDataSet) { expect(train("a", {}, scratch("nowhere").string()), 3, {"nowhere"}); }
+TEST_F(BadInput, MissingDataSet) {
+  expect(train("a", {}, scratch("nowhere").string()), 3, {"nowhere"});
+}
 
 TEST_F(BadInput, MissingSplit) { expect(train("b", {"data.split=trian"}), 3, {"trian", "train"}); }
 
 TEST_F(BadInput, AllConfigErrorsAtOnceWithFileLineAndKey) {
-  std::ofstream(scratch("bad.toml")) << "[batch]\nsize = \"many\"\n[optimizer]\nlerning_rate = 0.1\n[data]\ncrop = \"randm_resized\"\n";
-  const auto o = test::run({test::program("nf-train").string(), "--config", scratch("bad.toml").string(), "--output", scratch("c").string()});
-  expect(o, 2, {"bad.toml:2", "batch.size must be an integer", "bad.toml:4", "optimizer.lerning_rate", "did you mean optimizer.learning_rate",
-                "bad.toml:6", "random_resized"});
+  std::ofstream(scratch("bad.toml")) << "[batch]\nsize = \"many\"\n[optimizer]\nlerning_rate = "
+                                        "0.1\n[data]\ncrop = \"randm_resized\"\n";
+  const auto o = test::run({test::program("nf-train").string(), "--config",
+                            scratch("bad.toml").string(), "--output", scratch("c").string()});
+  expect(o, 2,
+         {"bad.toml:2", "batch.size must be an integer", "bad.toml:4", "optimizer.lerning_rate",
+          "did you mean optimizer.learning_rate", "bad.toml:6", "random_resized"});
 }
 
 TEST_F(BadInput, BadSyntaxNamesTheLine) {
   std::ofstream(scratch("syntax.toml")) << "[run]\nseed = = 3\n";
-  expect(test::run({test::program("nf-train").string(), "--config", scratch("syntax.toml").string(), "--output", scratch("d").string()}), 2,
-         {"syntax.toml:2"});
+  expect(test::run({test::program("nf-train").string(), "--config", scratch("syntax.toml").string(),
+                    "--output", scratch("d").string()}),
+         2, {"syntax.toml:2"});
 }
 
 TEST_F(BadInput, WrongUsage) {
@@ -68,7 +76,9 @@ TEST_F(BadInput, WrongUsage) {
   expect(test::run({test::program("nf-train").string()}), 2, {"--config"});
 }
 
-TEST_F(BadInput, BatchNotDivisibleByMicroBatches) { expect(train("e", {"batch.micro_batches=7"}), 2, {"batch.size 48", "batch.micro_batches 7"}); }
+TEST_F(BadInput, BatchNotDivisibleByMicroBatches) {
+  expect(train("e", {"batch.micro_batches=7"}), 2, {"batch.size 48", "batch.micro_batches 7"});
+}
 
 TEST_F(BadInput, MoreRanksThanMicroBatches) {
   auto command = test::nf_train(config(), data(), scratch("f").string(), {"batch.micro_batches=2"});
@@ -84,7 +94,8 @@ TEST_F(BadInput, OneFlippedBitCostsOneSampleAndIsReported) {
   const auto lines = read_jsonl(scratch("g") / "quarantine.jsonl");
   ASSERT_EQ(lines.size(), 1u) << o.err;
   EXPECT_NE(lines[0]["reason"].get<std::string>().find("CRC"), std::string::npos) << lines[0];
-  expect(train("h", {"data.max_bad_fraction=0"}, damaged), 3, {"max_bad_fraction", "nf-audit data"});
+  expect(train("h", {"data.max_bad_fraction=0"}, damaged), 3,
+         {"max_bad_fraction", "nf-audit data"});
 }
 
 TEST_F(BadInput, TruncatedShard) {
@@ -105,7 +116,9 @@ TEST_F(BadInput, DamagedCheckpointFallsBackToTheOneBefore) {
   EXPECT_NE(o.err.find("optimizer.safetensors"), std::string::npos) << o.err;
   EXPECT_NE(o.err.find("step_000000002"), std::string::npos) << o.err;
   for (const auto& file : test::state_files())
-    EXPECT_EQ(test::slurp(test::latest(scratch("j")) / file), test::slurp(test::latest(scratch("calm")) / file)) << file;
+    EXPECT_EQ(test::slurp(test::latest(scratch("j")) / file),
+              test::slurp(test::latest(scratch("calm")) / file))
+        << file;
 }
 
 TEST_F(BadInput, MissingCheckpointFileFallsBackToTheOneBefore) {
@@ -124,12 +137,15 @@ TEST_F(BadInput, AllCheckpointsDamaged) {
 
 TEST_F(BadInput, WeightsOfAnotherVariant) {
   ASSERT_EQ(train("m", {"limit.steps=1"}).code, 0);
-  expect(train("n", {"init.weights=" + test::latest(scratch("m")).string(), "model.widths=[32,32,64,96]"}), 4, {"stages.3"});
+  expect(train("n", {"init.weights=" + test::latest(scratch("m")).string(),
+                     "model.widths=[32,32,64,96]"}),
+         4, {"stages.3"});
 }
 
 TEST_F(BadInput, OutputDirectoryOfAnotherRun) {
   ASSERT_EQ(train("o", {"limit.steps=1"}).code, 0);
-  expect(train("o", {"optimizer.learning_rate=0.2", "run.seed=12"}), 2, {"optimizer.learning_rate: 0.1 -> 0.2", "run.seed: 11 -> 12"});
+  expect(train("o", {"optimizer.learning_rate=0.2", "run.seed=12"}), 2,
+         {"optimizer.learning_rate: 0.1 -> 0.2", "run.seed: 11 -> 12"});
   expect(test::run([&] {
            auto c = test::nf_train(config(), data(), scratch("o").string());
            c.insert(c.end(), {"--resume", "never"});
@@ -144,33 +160,40 @@ TEST_F(BadInput, AnotherDataSetOnResume) {
   expect(train("p", {}, scratch("other").string()), 3, {"fingerprint"});
 }
 
-// A file size limit stands for the full disk: the write fails in the same place with the same handling.
+// A file size limit stands for the full disk: the write fails in the same place with the same
+// handling.
 TEST_F(BadInput, DiskFullWhileSavingKeepsTheOldCheckpoint) {
   ASSERT_EQ(train("q", {"limit.steps=1"}).code, 0);
   const std::string before = test::slurp(test::latest(scratch("q")) / "manifest.json");
   std::string command = "trap '' XFSZ; ulimit -f 40; exec";
-  for (const auto& a : test::nf_train(config(), data(), scratch("q").string())) command += " '" + a + "'";
+  for (const auto& a : test::nf_train(config(), data(), scratch("q").string()))
+    command += " '" + a + "'";
   const auto o = test::run({"bash", "-c", command});
   EXPECT_EQ(o.code, 1) << o.err;
   EXPECT_NE(o.err.find("checkpoints"), std::string::npos) << o.err;
   EXPECT_EQ(test::slurp(test::latest(scratch("q")) / "manifest.json"), before);
   size_t entries = 0;
-  for (const auto& e : fs::directory_iterator(scratch("q") / "checkpoints")) entries += e.is_directory() ? 1 : 0;
+  for (const auto& e : fs::directory_iterator(scratch("q") / "checkpoints"))
+    entries += e.is_directory() ? 1 : 0;
   EXPECT_EQ(entries, 1u) << "a half-written checkpoint was left behind";
   EXPECT_EQ(train("q").code, 0);
 }
 
 TEST_F(BadInput, TwoJobsOnOneOutputDirectory) {
   const test::TempDir logs;
-  test::Process first(test::nf_train(config(), data(), scratch("r").string(), {"schedule.epochs=500"}), logs / "out", logs / "err");
-  for (int i = 0; i < 3000 && !fs::exists(scratch("r") / "metrics.jsonl"); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  test::Process first(
+      test::nf_train(config(), data(), scratch("r").string(), {"schedule.epochs=500"}),
+      logs / "out", logs / "err");
+  for (int i = 0; i < 3000 && !fs::exists(scratch("r") / "metrics.jsonl"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   ASSERT_TRUE(first.running()) << test::slurp(logs / "err");
   expect(train("r", {"schedule.epochs=500"}), 2, {"another job", std::to_string(first.pid())});
   EXPECT_TRUE(first.running());
 }
 
 TEST_F(BadInput, NonFiniteLossStopsWithoutTouchingTheWeights) {
-  const auto o = train("s", {"optimizer.learning_rate=1e30", "optimizer.agc_clip=0", "schedule.warmup_epochs=0", "checkpoint.every_steps=1"});
+  const auto o = train("s", {"optimizer.learning_rate=1e30", "optimizer.agc_clip=0",
+                             "schedule.warmup_epochs=0", "checkpoint.every_steps=1"});
   expect(o, 6, {"not finite", "positions"});
 }
 

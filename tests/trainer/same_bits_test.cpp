@@ -1,5 +1,5 @@
-// The promise of the whole project: weights, momentum, average and state are the same bytes for any number of ranks and
-// loader threads, here with ranks as threads of one process.
+// The promise of the whole project: weights, momentum, average and state are the same bytes for any
+// number of ranks and loader threads, here with ranks as threads of one process.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -17,14 +17,16 @@ class SameBits : public testing::Test {
  protected:
   static void SetUpTestSuite() {
     scratch_ = new test::TempDir;
-    test::make_shapes_dataset(*scratch_ / "data", 20, 23);  // 177 samples: no multiple of the batch of 48
+    test::make_shapes_dataset(*scratch_ / "data", 20,
+                              23);  // 177 samples: no multiple of the batch of 48
   }
   static void TearDownTestSuite() { delete scratch_; }
 
   static std::string data() { return (*scratch_ / "data").string(); }
 
   // Trains with `world` ranks and returns the run directory.
-  static std::filesystem::path train(const std::string& name, int world, const std::vector<std::string>& more = {}) {
+  static std::filesystem::path train(const std::string& name, int world,
+                                     const std::vector<std::string>& more = {}) {
     const train::RunConfig config = test::tiny_config(data(), more);
     train::LoopOptions options;
     options.output = *scratch_ / name;
@@ -46,11 +48,14 @@ class SameBits : public testing::Test {
 
   static void expect_same(const std::filesystem::path& a, const std::filesystem::path& b) {
     for (const auto& file : test::state_files())
-      EXPECT_EQ(test::slurp(test::latest(a) / file), test::slurp(test::latest(b) / file)) << file << " of " << b;
+      EXPECT_EQ(test::slurp(test::latest(a) / file), test::slurp(test::latest(b) / file))
+          << file << " of " << b;
     const auto losses = [](const std::filesystem::path& run) {
       std::vector<std::string> out;
       for (const auto& line : read_jsonl(run / "metrics.jsonl"))
-        if (line["kind"] == "train") out.push_back(line["step"].dump() + " " + line["loss"].dump() + " " + line["grad_norm"].dump());
+        if (line["kind"] == "train")
+          out.push_back(line["step"].dump() + " " + line["loss"].dump() + " " +
+                        line["grad_norm"].dump());
       return out;
     };
     EXPECT_EQ(losses(a), losses(b)) << b;
@@ -65,19 +70,24 @@ test::TempDir* SameBits::scratch_ = nullptr;
 TEST_F(SameBits, AnyNumberOfRanks) {
   const auto reference = train("w1", 1);
   ASSERT_FALSE(test::slurp(test::latest(reference) / "model.safetensors").empty());
-  for (const int world : {2, 3, 4, 8}) expect_same(reference, train("w" + std::to_string(world), world));
+  for (const int world : {2, 3, 4, 8})
+    expect_same(reference, train("w" + std::to_string(world), world));
 }
 
 TEST_F(SameBits, AnyNumberOfLoaderThreads) {
   const auto reference = train("workers2", 1);
-  for (const char* workers : {"0", "1", "4"}) expect_same(reference, train(std::string("workers") + workers, 1, {std::string("data.workers=") + workers}));
+  for (const char* workers : {"0", "1", "4"})
+    expect_same(reference, train(std::string("workers") + workers, 1,
+                                 {std::string("data.workers=") + workers}));
 }
 
 TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
   const auto loss = [&](int world) {
-    const auto dir = train("eval" + std::to_string(world), world, {"evaluate.split=holdout", "evaluate.chunk=5"});
+    const auto dir = train("eval" + std::to_string(world), world,
+                           {"evaluate.split=holdout", "evaluate.chunk=5"});
     const Json r = Json::parse(test::slurp(dir / "result.json"));
-    return r["heldout_loss"].dump() + " " + r["heldout_top1"].dump() + " " + r["heldout_loss_ema"].dump();
+    return r["heldout_loss"].dump() + " " + r["heldout_top1"].dump() + " " +
+           r["heldout_loss_ema"].dump();
   };
   const std::string one = loss(1);
   EXPECT_EQ(one, loss(2));
@@ -87,12 +97,15 @@ TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
 // The comparison above would be empty if nothing depended on the seed.
 TEST_F(SameBits, AnotherSeedGivesOtherBits) {
   const auto a = train("seed11", 1), b = train("seed12", 1, {"run.seed=12"});
-  EXPECT_NE(test::slurp(test::latest(a) / "model.safetensors"), test::slurp(test::latest(b) / "model.safetensors"));
+  EXPECT_NE(test::slurp(test::latest(a) / "model.safetensors"),
+            test::slurp(test::latest(b) / "model.safetensors"));
 }
 
 TEST_F(SameBits, MoreRanksThanMicroBatchesIsAnError) {
   const train::RunConfig config = test::tiny_config(data());
-  EXPECT_THROW(train::ThreadsGroup(9, 60).run([&](train::Communicator& comm) { train::Trainer trainer(config, comm); }), Error);
+  EXPECT_THROW(train::ThreadsGroup(9, 60).run(
+                   [&](train::Communicator& comm) { train::Trainer trainer(config, comm); }),
+               Error);
 }
 
 }  // namespace

@@ -46,8 +46,8 @@ LossResult sigmoid_cross_entropy(const at::Tensor& logits, const at::Tensor& tar
                                  const at::Tensor& weights) {
   NF_CHECK(logits.dim() == 2 && targets.sizes() == logits.sizes(), "logits and targets are [B, C]");
   const at::Tensor z = at_least_float32(logits);
-  const at::Tensor per_class = at::binary_cross_entropy_with_logits(
-      z, targets.to(z.scalar_type()), {}, {}, at::Reduction::None);
+  const at::Tensor per_class = at::binary_cross_entropy_with_logits(z, targets.to(z.scalar_type()),
+                                                                    {}, {}, at::Reduction::None);
   return weighted(per_class.sum(1), weights);
 }
 
