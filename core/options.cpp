@@ -54,7 +54,10 @@ std::string value_text(const T& value) {
     return quote(value);
   else {
     std::string out = "[";
-    for (const auto& element : value) out += (out.size() > 1 ? ", " : "") + value_text(element);
+    for (const auto& element : value) {
+      if (out.size() > 1) out += ", ";
+      out += value_text(element);
+    }
     return out + "]";
   }
 }

@@ -11,7 +11,10 @@ namespace {
 
 std::string join(const std::vector<int64_t>& values) {
   std::string out;
-  for (const int64_t v : values) out += (out.empty() ? "" : ",") + std::to_string(v);
+  for (const int64_t v : values) {
+    if (!out.empty()) out += ',';
+    out += std::to_string(v);
+  }
   return out;
 }
 
