@@ -65,7 +65,9 @@ TEST_F(Chain, SignalSavesAndExitsWith75ThenContinues) {
   // No step twice, none missing.
   uint64_t expected = 1;
   for (const auto& line : read_jsonl(scratch("stopped") / "metrics.jsonl"))
-    if (line["kind"] == "train") EXPECT_EQ(line["step"].get<uint64_t>(), expected++);
+    if (line["kind"] == "train") {
+      EXPECT_EQ(line["step"].get<uint64_t>(), expected++);
+    }
 }
 
 TEST_F(Chain, FinishedRunSaysSoAndChangesNothing) {

@@ -71,7 +71,7 @@ TEST_F(SameBits, AnyNumberOfRanks) {
   const auto reference = train("w1", 1);
   ASSERT_FALSE(test::slurp(test::latest(reference) / "model.safetensors").empty());
   for (const int world : {2, 3, 4, 8})
-    expect_same(reference, train("w" + std::to_string(world), world));
+    expect_same(reference, train(std::string("w").append(std::to_string(world)), world));
 }
 
 TEST_F(SameBits, AnyNumberOfLoaderThreads) {
@@ -83,7 +83,7 @@ TEST_F(SameBits, AnyNumberOfLoaderThreads) {
 
 TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
   const auto loss = [&](int world) {
-    const auto dir = train("eval" + std::to_string(world), world,
+    const auto dir = train(std::string("eval").append(std::to_string(world)), world,
                            {"evaluate.split=holdout", "evaluate.chunk=5"});
     const Json r = Json::parse(test::slurp(dir / "result.json"));
     return r["heldout_loss"].dump() + " " + r["heldout_top1"].dump() + " " +
