@@ -32,16 +32,16 @@ step "3. train on 2 ranks, never stopped"
 ranks 2 "${config[@]}" --output "$out/undisturbed" >"$out/undisturbed.log"
 
 step "4. the same run, killed with -9 half-way on 2 ranks, resumed on 3"
-ranks 2 "${config[@]}" --output "$out/killed" >"$out/killed.log" 2>&1 &
+mpirun --oversubscribe --bind-to none -np 2 "$bin/nf-train" "${config[@]}" --output "$out/killed" >"$out/killed.log" 2>&1 &
 launcher=$!
-while ! grep -q '"step":30,' "$out/killed/metrics.jsonl" 2>/dev/null; do
+while ! grep -q '"kind":"train","step":60,' "$out/killed/metrics.jsonl" 2>/dev/null; do
   kill -0 $launcher 2>/dev/null || { cat "$out/killed.log" >&2; exit 1; }
   sleep 0.1
 done
-victim=$(pgrep -P $launcher nf-train | head -1)
+victim=$(cut -d' ' -f1 "/proc/$launcher/task/$launcher/children")  # mpirun's first rank
 kill -9 "$victim"
 wait $launcher || true
-echo "killed rank process $victim after step $(grep -o '"step":[0-9]*' "$out/killed/metrics.jsonl" | tail -1 | cut -d: -f2)"
+echo "killed rank process $victim after step $(grep -o '"train","step":[0-9]*' "$out/killed/metrics.jsonl" | tail -1 | cut -d: -f2)"
 ranks 3 "${config[@]}" --output "$out/killed" >"$out/resumed.log"
 
 step "5. same bits?"
@@ -63,7 +63,7 @@ if command -v gnuplot >/dev/null; then
   gnuplot <<EOF
 set terminal svg size 820,420 font "Helvetica,13" background "white"
 set output "$out/loss.svg"
-set title "A run killed at step 30 and resumed on 3 ranks lies on the run that was never stopped"
+set title "A run killed after step 60 and resumed on 3 ranks, over one that was never stopped"
 set xlabel "updates"
 set ylabel "training loss (cross entropy, nats)"
 set grid lc rgb "#dddddd"
