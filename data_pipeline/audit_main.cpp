@@ -2,14 +2,13 @@
 // Reports are JSON on stdout; what fails also says so on stderr and by exit code 3.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
 #include <map>
 
+#include "core/command_line.h"
 #include "core/error.h"
 #include "core/program.h"
-#include "core/version.h"
 #include "data_pipeline/audit_data.h"
 #include "data_pipeline/audit_run.h"
 #include "data_pipeline/audit_where.h"
@@ -100,7 +99,6 @@ int start(int argc, char** argv) {
   app.footer(
       "Examples:\n  nf-audit data DATASET --decode\n  nf-audit run RUN_DIR\n"
       "  nf-audit where DATASET --split train --seed 1 --sample 4711 --epoch 2");
-  app.set_version_flag("--version", nf::kVersion);
   app.require_subcommand(1);
   Arguments a;
   auto* data_command = app.add_subcommand("data", "SHA-256 of every shard, CRC32C of every sample");
@@ -109,11 +107,7 @@ int start(int argc, char** argv) {
   add_data(*data_command, a);
   add_run(*run_command, a);
   add_where(*where_command, a);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : static_cast<int>(nf::ExitCode::kUsage);
-  }
+  if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
   if (*data_command) return data(a);
   if (*run_command) return run(a);
   print(answer_where(a.dataset, a.where));

@@ -1,15 +1,13 @@
 // nf-pack: images -> data set. The command line and the progress lines; the work is in pack.h.
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <string>
 #include <utility>
 
-#include "core/error.h"
+#include "core/command_line.h"
 #include "core/program.h"
-#include "core/version.h"
 #include "data_pipeline/pack.h"
 
 namespace {
@@ -93,16 +91,9 @@ int run(int argc, char** argv) {
   app.footer(
       "Example:\n  nf-pack --input imagenet/train --output imagenet.nf --split train --holdout "
       "10000");
-  app.set_version_flag("--version", std::string("nf-pack ") + nf::kVersion);
   nf::data::PackOptions options;
   add_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& e) {
-    return app.exit(e);
-  } catch (const CLI::ParseError& e) {
-    throw nf::Error(nf::ExitCode::kUsage, "nf-pack", e.what(), "nf-pack --help lists the options");
-  }
+  if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
   print_result(options, nf::data::pack(options, ProgressLines()));
   return 0;
 }
