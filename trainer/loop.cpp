@@ -142,6 +142,7 @@ void Loop::start_log() {
     metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(),
                                          t_.config.log.tensorboard);
     peak_flops_ = peak_flops(t_.device, t_.config.run.peak_tflops);
+    fs::remove(directory_->file("result.json"));  // of a shorter limit.steps: this run is not done
     metrics_->start({{"step", t_.step},
                      {"version", kVersion},
                      {"command", options_.command},
