@@ -160,7 +160,7 @@ SampleFault check_image(std::span<const uint8_t> bytes, int& width, int& height,
     if (sniff_format(bytes, unknown) == ImageFormat::kJpeg)
       return check_jpeg(bytes, width, height, limits);
     Image image;
-    const SampleFault fault = decode_image(bytes, image, limits);
+    SampleFault fault = decode_image(bytes, image, limits);
     width = image.width;
     height = image.height;
     return fault;

@@ -231,7 +231,7 @@ void Loader::Impl::work() {
 std::shared_ptr<Job> Loader::Impl::wait_for_front() {
   std::unique_lock lock(mutex);
   if (in_flight.empty()) return nullptr;
-  const std::shared_ptr<Job> job = in_flight.front();
+  std::shared_ptr<Job> job = in_flight.front();
   if (job->done < job->items.size()) {
     const auto begin = Clock::now();
     job_done.wait(lock, [&] { return job->done == job->items.size(); });

@@ -118,6 +118,7 @@ std::vector<std::string> number_by_index(Parser& parser, const std::vector<Line>
   parser.throw_if_bad();
   if (!known.empty()) return known;
   std::vector<std::string> names;
+  names.reserve(static_cast<size_t>(classes));
   for (int32_t i = 0; i < classes; ++i) names.push_back(std::to_string(i));
   return names;
 }

@@ -74,7 +74,7 @@ class OpenFiles {
       if (files_.size() >= kMaxOpenFiles) files_.pop_back();
       files_.push_front({shard, std::make_shared<const ReadOnlyFile>(path)});
     }
-    const auto file = files_.front().file;
+    auto file = files_.front().file;
     if (!file->opened().ok()) files_.pop_front();  // it may work the next time
     return file;
   }

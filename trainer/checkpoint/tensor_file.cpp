@@ -124,6 +124,7 @@ std::vector<TensorInfo> lay_out(const std::vector<const TensorBytes*>& tensors) 
 FileDigest write_tensor_file(const std::filesystem::path& file,
                              const std::vector<TensorBytes>& tensors, const Metadata& metadata) {
   std::vector<const TensorBytes*> order;
+  order.reserve(tensors.size());
   for (const TensorBytes& t : tensors) order.push_back(&t);
   std::sort(order.begin(), order.end(), [](const TensorBytes* a, const TensorBytes* b) {
     const size_t sa = dtype_size(a->dtype), sb = dtype_size(b->dtype);

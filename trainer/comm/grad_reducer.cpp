@@ -152,6 +152,7 @@ void GradReducer::Impl::reduce_fast() {
   const auto& held = fold.held();
   std::vector<float*> operands;
   std::vector<Addition> left_to_right;
+  operands.reserve(held.size());
   for (const auto& h : held) operands.push_back(buffers[h.operand].get());
   for (size_t i = 1; i < held.size(); ++i) left_to_right.push_back({0, i});
   ops.add(operands, left_to_right, elements);

@@ -239,6 +239,7 @@ void ThreadsGroup::run(const std::function<void(Communicator&)>& body) {
   };
   {
     std::vector<std::jthread> threads;
+    threads.reserve(static_cast<size_t>(size()));
     for (int r = 0; r < size(); ++r) threads.emplace_back(run_rank, r);
   }
   if (first) std::rethrow_exception(first);
