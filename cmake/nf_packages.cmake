@@ -1,5 +1,5 @@
 # Finds every third-party part. Each becomes one imported target that the folders name:
-#   nf_json nf_toml nf_cli nf_fmt nf_xxhash nf_crypto nf_hdf5 nf_jpeg nf_opencv nf_mpi nf_torch
+#   nf_json nf_toml nf_cli nf_fmt nf_xxhash nf_crypto nf_hdf5 nf_jpeg nf_opencv nf_mpi nf_ceres nf_torch
 # nf_torch is LibTorch's CPU half alone (libtorch_cpu, libc10): programs start fast and need no CUDA (design, section 2).
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
@@ -49,6 +49,15 @@ find_package(MPI QUIET COMPONENTS C)
 if(MPI_C_FOUND)
   add_library(nf_mpi INTERFACE)
   target_link_libraries(nf_mpi INTERFACE MPI::MPI_C)
+endif()
+# The optimiser of the scaling fits (analysis/) and its least squares.
+find_package(Ceres QUIET)
+find_package(Eigen3 QUIET NO_MODULE)
+set(NF_HAVE_ANALYSIS FALSE)
+if(Ceres_FOUND AND Eigen3_FOUND)
+  set(NF_HAVE_ANALYSIS TRUE)
+  add_library(nf_ceres INTERFACE)
+  target_link_libraries(nf_ceres INTERFACE Ceres::ceres Eigen3::Eigen)
 endif()
 find_package(GTest REQUIRED)
 find_package(benchmark QUIET)

@@ -90,5 +90,5 @@ function(nf_test name)
 endfunction()
 
 function(nf_report)
-  message(STATUS "nfscale ${PROJECT_VERSION}: data pipeline ${NF_HAVE_DATA}, MPI ${NF_HAVE_MPI}, CUDA plug-in ${NF_HAVE_CUDA}, sanitizers '${NF_SANITIZE}'")
+  message(STATUS "nfscale ${PROJECT_VERSION}: data pipeline ${NF_HAVE_DATA}, MPI ${NF_HAVE_MPI}, scaling fits ${NF_HAVE_ANALYSIS}, CUDA plug-in ${NF_HAVE_CUDA}, sanitizers '${NF_SANITIZE}'")
 endfunction()
