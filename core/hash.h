@@ -19,6 +19,10 @@ inline Bytes as_bytes(std::string_view text) {
 // CRC-32C (Castagnoli, RFC 3720), start and final value inverted. Continue a sum by giving the last
 // result as `crc`.
 uint32_t crc32c(Bytes data, uint32_t crc = 0);
+// The CRC-32C of two stretches, one after the other, from their own.
+uint32_t crc32c_joined(uint32_t first, uint32_t second, uint64_t second_bytes);
+// crc32c() without the processor's instruction: what other processors run, and a reference.
+uint32_t crc32c_by_table(Bytes data, uint32_t crc = 0);
 
 // XXH3, 64 bits, of bytes or of a whole file. Throws Error (exit 1) when the file cannot be read.
 uint64_t xxh3_64(Bytes data);

@@ -1,62 +1,195 @@
 // See dataset_index.h.
 #include "data_pipeline/dataset_index.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <initializer_list>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/jsonl.h"
+#include "data_pipeline/json_scanner.h"
 
 namespace nf::data {
 namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* kFormat = "nf-dataset";
+constexpr const char* kRestore =
+    "restore the file from a copy, or pack the data set again with nf-pack";
 
-ShardEntry parse_shard(const Json& json) {
+// Which of an object's members were there; each may be given once.
+class Members {
+ public:
+  explicit Members(std::string where) : where_(std::move(where)) {}
+  void saw(std::string_view key) { seen_.emplace_back(key); }
+  void require(std::initializer_list<std::string_view> keys) const {
+    for (const auto key : keys) {
+      const auto times = std::count(seen_.begin(), seen_.end(), key);
+      if (times != 1)
+        throw std::runtime_error(where_ + ": \"" + std::string(key) +
+                                 (times == 0 ? "\" is missing" : "\" stands twice"));
+    }
+  }
+
+ private:
+  std::string where_;
+  std::vector<std::string> seen_;
+};
+
+ShardEntry parse_shard(JsonScanner& json) {
   ShardEntry shard;
-  shard.file = json.at("file").get<std::string>();
-  shard.samples = json.at("samples").get<uint64_t>();
-  shard.bytes = json.at("bytes").get<uint64_t>();
-  shard.sha256 = json.at("sha256").get<std::string>();
+  unsigned seen = 0;
+  std::string storage;
+  const auto once = [&](unsigned bit) {
+    if ((seen & bit) != 0) throw std::runtime_error("a shard's key stands twice");
+    seen |= bit;
+  };
+  json.object([&](std::string_view key) {
+    if (key == "file") {
+      once(1);
+      shard.file = json.string_view(storage);
+    } else if (key == "samples") {
+      once(2);
+      shard.samples = json.unsigned_number();
+    } else if (key == "bytes") {
+      once(4);
+      shard.bytes = json.unsigned_number();
+    } else if (key == "sha256") {
+      once(8);
+      shard.sha256 = json.string_view(storage);
+    } else {
+      json.skip_value();
+    }
+  });
+  if (seen != 15) throw std::runtime_error("a shard without file, samples, bytes or sha256");
   if (shard.file.find('/') != std::string::npos)
     throw std::runtime_error("shard name with a slash: " + shard.file);
   return shard;
 }
 
-SplitEntry parse_split(const std::string& name, const Json& json) {
-  SplitEntry split;
-  split.name = name;
-  split.samples = json.at("samples").get<uint64_t>();
-  split.shard_samples = json.at("shard_samples").get<uint64_t>();
-  split.bytes = json.at("bytes").get<uint64_t>();
-  split.rejected = json.at("rejected").get<uint64_t>();
-  split.multi_label = json.at("multi_label").get<bool>();
-  split.fingerprint = json.at("fingerprint").get<std::string>();
-  split.source = json.at("source").get<std::string>();
-  if (split.shard_samples == 0) throw std::runtime_error("split " + name + ": shard_samples is 0");
+void check_split(const SplitEntry& split) {
+  if (split.shard_samples == 0)
+    throw std::runtime_error("split " + split.name + ": shard_samples is 0");
   uint64_t samples = 0;
-  for (const auto& entry : json.at("shards")) {
-    split.shards.push_back(parse_shard(entry));
+  for (const ShardEntry& shard : split.shards) {
     // Samples are found by division: every shard but the last is full.
     if (samples % split.shard_samples != 0)
-      throw std::runtime_error("split " + name + ": a shard before the last is not full");
-    samples += split.shards.back().samples;
+      throw std::runtime_error("split " + split.name + ": a shard before the last is not full");
+    if (shard.samples == 0 || shard.samples > split.shard_samples)
+      throw std::runtime_error("split " + split.name + ": a shard of an impossible size");
+    samples += shard.samples;
   }
-  if (samples != split.samples || samples == 0) {
-    throw std::runtime_error("split " + name + ": its shards do not add up to its samples");
-  }
+  if (samples != split.samples || samples == 0)
+    throw std::runtime_error("split " + split.name + ": its shards do not add up to its samples");
+}
+
+SplitEntry parse_split(const std::string& name, JsonScanner& json) {
+  SplitEntry split;
+  split.name = name;
+  Members members("split " + name);
+  json.object([&](std::string_view key) {
+    members.saw(key);
+    if (key == "samples") {
+      split.samples = json.unsigned_number();
+    } else if (key == "shard_samples") {
+      split.shard_samples = json.unsigned_number();
+    } else if (key == "bytes") {
+      split.bytes = json.unsigned_number();
+    } else if (key == "rejected") {
+      split.rejected = json.unsigned_number();
+    } else if (key == "multi_label") {
+      split.multi_label = json.boolean();
+    } else if (key == "fingerprint") {
+      split.fingerprint = json.string();
+    } else if (key == "source") {
+      split.source = json.string();
+    } else if (key == "shards") {
+      json.array([&] { split.shards.push_back(parse_shard(json)); });
+    } else {
+      json.skip_value();
+    }
+  });
+  members.require({"samples", "shard_samples", "bytes", "rejected", "multi_label", "fingerprint",
+                   "source", "shards"});
+  check_split(split);
   return split;
 }
 
-DatasetIndex parse_index(const Json& json) {
+void check_version(const fs::path& file, const std::string& format, uint64_t version) {
+  if (format != kFormat)
+    throw Error(ExitCode::kData, file.string(), "not a data set's table of contents", kRestore);
+  if (version != kDatasetVersion) {
+    throw Error(ExitCode::kData, file.string(),
+                "format version " + std::to_string(version) + ", this program reads version " +
+                    std::to_string(kDatasetVersion),
+                "pack the data set again with this version of nf-pack");
+  }
+}
+
+// Format and version decide before anything else is looked at, wherever they stand.
+DatasetIndex parse_index(const fs::path& file, std::string_view text) {
   DatasetIndex index;
-  index.class_names = json.at("classes").get<std::vector<std::string>>();
-  for (const auto& [name, split] : json.at("splits").items())
-    index.splits.push_back(parse_split(name, split));
+  std::string format;
+  uint64_t version = 0;
+  Members members("the table of contents");
+  JsonScanner head(text);
+  head.object([&](std::string_view key) {
+    members.saw(key);
+    if (key == "format") {
+      format = head.string();
+    } else if (key == "version") {
+      version = head.unsigned_number();
+    } else if (key == "classes") {
+      head.array([&] { index.class_names.push_back(head.string()); });
+    } else if (key == "splits") {
+      if (!format.empty() && version != 0) check_version(file, format, version);
+      head.object([&](std::string_view name) {
+        index.splits.push_back(parse_split(std::string(name), head));
+      });
+    } else {
+      head.skip_value();
+    }
+  });
+  head.finish();
+  members.require({"format", "version"});
+  check_version(file, format, version);
+  members.require({"classes", "splits"});
   return index;
 }
+
+// A file as memory. dataset.json is replaced by rename only, so it cannot shrink meanwhile.
+class MappedText {
+ public:
+  explicit MappedText(const fs::path& file) {
+    const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) throw_io_error(file, "cannot open", errno);
+    struct stat status {};
+    if (::fstat(fd, &status) == 0 && status.st_size > 0) {
+      size_ = static_cast<size_t>(status.st_size);
+      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    }
+    const int error = errno;
+    ::close(fd);
+    if (data_ == MAP_FAILED) throw_io_error(file, "cannot read", error);
+  }
+  ~MappedText() {
+    if (data_ != nullptr) ::munmap(data_, size_);
+  }
+  MappedText(const MappedText&) = delete;
+  MappedText& operator=(const MappedText&) = delete;
+  std::string_view text() const { return {static_cast<const char*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
 
 Json to_json(const SplitEntry& split) {
   Json json = {{"samples", split.samples},
@@ -74,11 +207,6 @@ Json to_json(const SplitEntry& split) {
                               {"sha256", shard.sha256}});
   }
   return json;
-}
-
-[[noreturn]] void damaged(const fs::path& file, const std::string& what) {
-  throw Error(ExitCode::kData, file.string(), what,
-              "restore the file from a copy, or pack the data set again with nf-pack");
 }
 
 }  // namespace
@@ -102,22 +230,16 @@ DatasetIndex read_dataset_index(const fs::path& directory) {
                 std::string("not a data set: no ") + kDatasetFile,
                 "a pack that was interrupted is finished by running nf-pack again");
   }
-  const Json json = Json::parse(read_file(file), nullptr, false);
-  if (json.is_discarded() || !json.is_object()) damaged(file, "not valid JSON");
   try {
-    if (json.at("format").get<std::string>() != kFormat)
-      damaged(file, "not a data set's table of contents");
-    if (const int version = json.at("version").get<int>(); version != kDatasetVersion) {
-      throw Error(ExitCode::kData, file.string(),
-                  "format version " + std::to_string(version) + ", this program reads version " +
-                      std::to_string(kDatasetVersion),
-                  "pack the data set again with this version of nf-pack");
-    }
-    return parse_index(json);
+    const MappedText mapped(file);
+    return parse_index(file, mapped.text());
   } catch (const Error&) {
     throw;
+  } catch (const JsonSyntax& e) {
+    throw Error(ExitCode::kData, file.string(), std::string("not valid JSON: ") + e.what(),
+                kRestore);
   } catch (const std::exception& e) {
-    damaged(file, std::string("damaged: ") + e.what());
+    throw Error(ExitCode::kData, file.string(), std::string("damaged: ") + e.what(), kRestore);
   }
 }
 

@@ -1,19 +1,13 @@
 // See shard_dataset.h.
 #include "data_pipeline/shard_dataset.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <list>
 #include <mutex>
-#include <optional>
 
 #include "core/check.h"
 #include "core/error.h"
 #include "data_pipeline/dataset_index.h"
+#include "data_pipeline/open_shards.h"
 #include "data_pipeline/shard_format.h"
 
 namespace nf::data {
@@ -21,72 +15,11 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kMaxOpenFiles = 64;
-constexpr uint64_t kMaxLabels =
-    1 << 20;  // of one sample; a damaged array must not make us allocate gigabytes
+// Up to this many shards are opened and checked at once; a larger data set would keep the first
+// batch waiting, so its shards are checked when they are first read.
+constexpr size_t kCheckedAtStart = 256;
 constexpr const char* kRepack =
     "restore the file from a copy, or pack the data set again with nf-pack";
-
-// An open file, closed when the last reader lets go of it.
-class ReadOnlyFile {
- public:
-  explicit ReadOnlyFile(const fs::path& path)
-      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), errno_(errno) {}
-  ~ReadOnlyFile() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  ReadOnlyFile(const ReadOnlyFile&) = delete;
-  ReadOnlyFile& operator=(const ReadOnlyFile&) = delete;
-
-  SampleFault opened() const {
-    return fd_ >= 0 ? SampleFault{}
-                    : SampleFault{std::string("cannot open shard: ") + std::strerror(errno_)};
-  }
-
-  SampleFault read(void* to, uint64_t size, uint64_t at) const {
-    auto* p = static_cast<char*>(to);
-    while (size > 0) {
-      const ssize_t n = ::pread(fd_, p, size, static_cast<off_t>(at));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return {std::string("cannot read shard: ") + std::strerror(errno)};
-      if (n == 0) return {"shard ends early"};
-      p += n;
-      at += static_cast<uint64_t>(n);
-      size -= static_cast<uint64_t>(n);
-    }
-    return {};
-  }
-
- private:
-  int fd_;
-  int errno_;
-};
-
-// At most kMaxOpenFiles open shards; the least recently used one is closed first.
-class OpenFiles {
- public:
-  std::shared_ptr<const ReadOnlyFile> get(size_t shard, const fs::path& path) {
-    const std::lock_guard lock(mutex_);
-    const auto it = std::find_if(files_.begin(), files_.end(),
-                                 [&](const Entry& e) { return e.shard == shard; });
-    if (it != files_.end()) {
-      files_.splice(files_.begin(), files_, it);
-    } else {
-      if (files_.size() >= kMaxOpenFiles) files_.pop_back();
-      files_.push_front({shard, std::make_shared<const ReadOnlyFile>(path)});
-    }
-    auto file = files_.front().file;
-    if (!file->opened().ok()) files_.pop_front();  // it may work the next time
-    return file;
-  }
-
- private:
-  struct Entry {
-    size_t shard;
-    std::shared_ptr<const ReadOnlyFile> file;
-  };
-  std::mutex mutex_;
-  std::list<Entry> files_;  // most recent first
-};
 
 const SplitEntry& find_split(const DatasetIndex& index, const fs::path& directory,
                              const std::string& name) {
@@ -97,21 +30,35 @@ const SplitEntry& find_split(const DatasetIndex& index, const fs::path& director
               "the data set has: " + known);
 }
 
-ShardLayout open_layout(const fs::path& file, const ShardEntry& entry, const SplitEntry& split,
-                        uint64_t first_index) {
+// What dataset.json says of one shard.
+struct Expected {
+  uint64_t bytes, first_index, samples;
+};
+
+ShardLayout open_layout(const fs::path& file, const Expected& expected, const std::string& split,
+                        const std::string& fingerprint) {
   std::error_code ec;
   const uint64_t bytes = fs::file_size(file, ec);
   if (ec) throw Error(ExitCode::kData, file.string(), "shard is missing", kRepack);
-  if (bytes != entry.bytes) {
+  const bool same_size = bytes == expected.bytes;
+  const auto refuse_size = [&] {
     throw Error(ExitCode::kData, file.string(),
-                std::string("shard is ") + (bytes < entry.bytes ? "truncated" : "too long") + ": " +
-                    std::to_string(bytes) + " bytes, " + kDatasetFile + " says " +
-                    std::to_string(entry.bytes),
+                std::string("shard is ") + (bytes < expected.bytes ? "truncated" : "too long") +
+                    ": " + std::to_string(bytes) + " bytes, " + kDatasetFile + " says " +
+                    std::to_string(expected.bytes),
                 kRepack);
+  };
+  ShardLayout layout;
+  try {
+    layout = read_shard_layout(file);
+  } catch (const Error&) {
+    if (!same_size) refuse_size();
+    throw;
   }
-  ShardLayout layout = read_shard_layout(file);
-  if (layout.fingerprint != split.fingerprint || layout.split != split.name ||
-      layout.first_index != first_index || layout.samples != entry.samples) {
+  // Only a shard that was saved again in another layout may have another size.
+  if (!same_size && layout.contiguous) refuse_size();
+  if (layout.fingerprint != fingerprint || layout.split != split ||
+      layout.first_index != expected.first_index || layout.samples != expected.samples) {
     throw Error(
         ExitCode::kData, file.string(),
         "shard belongs to another data set: its fingerprint, split or place differs from " +
@@ -126,55 +73,97 @@ ShardLayout open_layout(const fs::path& file, const ShardEntry& entry, const Spl
 struct ShardDataset::Impl {
   fs::path directory;
   std::vector<std::string> class_names;
-  SplitEntry split;
-  std::vector<ShardLayout> layouts;
-  OpenFiles files;
+  std::string split, fingerprint;
+  uint64_t samples = 0, shard_samples = 0;
+  std::vector<uint64_t> shard_bytes;
+  std::vector<std::string> shard_names;  // empty when they are those nf-pack gives
+  OpenShards open_shards{kMaxOpenFiles};
+  std::mutex layouts_mutex;
+  std::vector<std::unique_ptr<const ShardLayout>> layouts;  // null until a shard is first read
 
   Impl(const fs::path& dir, const std::string& split_name) : directory(dir) {
     DatasetIndex index = read_dataset_index(dir);
-    split = find_split(index, dir, split_name);
+    const SplitEntry& entry = find_split(index, dir, split_name);
+    split = split_name;
+    fingerprint = entry.fingerprint;
+    samples = entry.samples;
+    shard_samples = entry.shard_samples;
     class_names = std::move(index.class_names);
-    uint64_t first_index = 0;
-    for (const auto& shard : split.shards) {
-      layouts.push_back(open_layout(dir / shard.file, shard, split, first_index));
-      first_index += shard.samples;
+    shard_bytes.reserve(entry.shards.size());
+    bool usual_names = true;
+    for (size_t k = 0; k < entry.shards.size(); ++k) {
+      shard_bytes.push_back(entry.shards[k].bytes);
+      usual_names = usual_names && entry.shards[k].file == shard_file_name(split, k);
     }
+    if (!usual_names)
+      for (const ShardEntry& shard : entry.shards) shard_names.push_back(shard.file);
+    layouts.resize(shard_bytes.size());
+    if (shard_bytes.size() > kCheckedAtStart) return;
+    for (uint64_t shard = 0; shard < shard_bytes.size(); ++shard) layout_of(shard);
   }
 
-  SampleFault read(uint64_t index, SampleData& out) {
-    const size_t shard = index / split.shard_samples;
-    const uint64_t i = index % split.shard_samples;
-    const auto file = files.get(shard, directory / split.shards[shard].file);
-    if (auto fault = file->opened(); !fault.ok()) return fault;
-    return read_from(*file, layouts[shard], i, index, out);
+  fs::path file_of(uint64_t shard) const {
+    return directory / (shard_names.empty() ? shard_file_name(split, shard) : shard_names[shard]);
   }
 
-  static SampleFault read_from(const ReadOnlyFile& file, const ShardLayout& layout, uint64_t i,
-                               uint64_t index, SampleData& out) {
-    uint64_t offset[2];
-    uint32_t label_offset[2], crc = 0;
+  // Read from the file the first time, then kept for the life of the data set (200 bytes a shard).
+  const ShardLayout& layout_of(uint64_t shard) {
+    {
+      const std::lock_guard lock(layouts_mutex);
+      if (layouts[shard]) return *layouts[shard];
+    }
+    const uint64_t first_index = shard * shard_samples;
+    const Expected expected{shard_bytes[shard], first_index,
+                            std::min(shard_samples, samples - first_index)};
+    auto layout =
+        std::make_unique<ShardLayout>(open_layout(file_of(shard), expected, split, fingerprint));
+    layout->split = layout->fingerprint = std::string();  // compared; not needed again
+    const std::lock_guard lock(layouts_mutex);
+    if (!layouts[shard]) layouts[shard] = std::move(layout);
+    return *layouts[shard];
+  }
+
+  // Null with a fault when the file cannot be opened now; throws when it is not the right shard.
+  std::shared_ptr<const OpenShard> shard_of(uint64_t shard, SampleFault& fault) {
+    return open_shards.get(shard, [&]() -> std::shared_ptr<const OpenShard> {
+      const ShardLayout& layout = layout_of(shard);
+      auto arrays = open_shard_arrays(file_of(shard), layout, fault);
+      if (!arrays) return nullptr;
+      return std::make_shared<const OpenShard>(std::move(arrays), layout);
+    });
+  }
+
+  SampleFault read(uint64_t index, SampleData& out, bool check) {
     SampleFault fault;
-    const auto get = [&](void* to, uint64_t size, uint64_t at) {
-      if (fault.ok()) fault = file.read(to, size, at);
-    };
-    get(offset, sizeof offset, layout.offset_at + 8 * i);
-    get(label_offset, sizeof label_offset, layout.label_offset_at + 4 * i);
-    get(&crc, sizeof crc, layout.crc32c_at + 4 * i);
-    get(&out.width, sizeof out.width, layout.width_at + 2 * i);
-    get(&out.height, sizeof out.height, layout.height_at + 2 * i);
+    const auto shard = shard_of(index / shard_samples, fault);
+    if (!shard) return fault;
+    SampleRow row;
+    if (fault = shard->row(index % shard_samples, row); !fault.ok()) return fault;
+    out.width = row.width;
+    out.height = row.height;
+    out.bytes.resize(row.offset[1] - row.offset[0]);
+    out.labels.resize(row.label_offset[1] - row.label_offset[0]);
+    const ShardArrays& arrays = shard->arrays();
+    fault =
+        arrays.read(ShardArray::kLabel, row.label_offset[0], out.labels.size(), out.labels.data());
     if (!fault.ok()) return fault;
-    if (offset[0] > offset[1] || offset[1] > layout.bytes) return {"damaged offset array"};
-    if (label_offset[0] > label_offset[1] || label_offset[1] > layout.labels ||
-        label_offset[1] - label_offset[0] > kMaxLabels) {
-      return {"damaged label offset array"};
-    }
-    out.bytes.resize(offset[1] - offset[0]);
-    out.labels.resize(label_offset[1] - label_offset[0]);
-    get(out.labels.data(), 4 * out.labels.size(), layout.label_at + uint64_t{4} * label_offset[0]);
-    get(out.bytes.data(), out.bytes.size(), layout.data_at + offset[0]);
+    fault = arrays.read(ShardArray::kData, row.offset[0], out.bytes.size(), out.bytes.data());
     if (!fault.ok()) return fault;
-    if (sample_crc32c(index, out.labels, out.bytes) != crc) return {"CRC32C does not match"};
+    if (check && sample_crc32c(index, out.labels, out.bytes) != row.crc32c)
+      return {"CRC32C does not match"};
     return {};
+  }
+
+  void will_need(uint64_t index) {
+    try {
+      SampleFault fault;
+      const auto shard = shard_of(index / shard_samples, fault);
+      SampleRow row;
+      if (!shard || !shard->row(index % shard_samples, row).ok()) return;
+      shard->arrays().will_need(row.offset[0], row.offset[1] - row.offset[0]);
+    } catch (const Error&) {
+      // A hint has no one to report to: the read of this sample will say it.
+    }
   }
 };
 
@@ -182,14 +171,24 @@ ShardDataset::ShardDataset(const fs::path& directory, const std::string& split)
     : impl_(std::make_unique<Impl>(directory, split)) {}
 ShardDataset::~ShardDataset() = default;
 
-uint64_t ShardDataset::size() const { return impl_->split.samples; }
+uint64_t ShardDataset::size() const { return impl_->samples; }
 const std::vector<std::string>& ShardDataset::class_names() const { return impl_->class_names; }
-std::string ShardDataset::fingerprint() const { return impl_->split.fingerprint; }
-uint64_t ShardDataset::shard_samples() const { return impl_->split.shard_samples; }
+std::string ShardDataset::fingerprint() const { return impl_->fingerprint; }
+uint64_t ShardDataset::shard_samples() const { return impl_->shard_samples; }
 
 SampleFault ShardDataset::read(uint64_t index, SampleData& out) const {
   NF_CHECK(index < size());
-  return impl_->read(index, out);
+  return impl_->read(index, out, true);
+}
+
+SampleFault ShardDataset::read_unchecked(uint64_t index, SampleData& out) const {
+  NF_CHECK(index < size());
+  return impl_->read(index, out, false);
+}
+
+void ShardDataset::will_need(uint64_t index) const {
+  NF_CHECK(index < size());
+  impl_->will_need(index);
 }
 
 }  // namespace nf::data

@@ -1,5 +1,6 @@
 // Reads a packed data set (contract, "Data set"): dataset.json for the table of contents, HDF5 for
-// each shard's layout, pread for the bytes. Thread-safe: any number of threads may read at once.
+// each shard's layout, pread for the bytes. At most 64 shard files are open at a time. Thread-safe:
+// any number of threads may read at once.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ struct SampleFault {
 class ShardDataset {
  public:
   // Opens `split` of the data set in `directory`. Throws Error(kData): missing folder or split,
-  // wrong format version, shard missing, truncated or of another data set.
+  // wrong format version, shard missing, truncated or of another data set. With more than 256
+  // shards each is checked when it is first read, and read() throws what is wrong with it.
   ShardDataset(const std::filesystem::path& directory, const std::string& split);
   ~ShardDataset();
   ShardDataset(const ShardDataset&) = delete;
@@ -39,6 +41,10 @@ class ShardDataset {
   // Reads sample `index` and checks its CRC32C (over id, labels and bytes). A mismatch or a short
   // read is a fault, not an exception: the sample keeps its slot with weight 0.
   SampleFault read(uint64_t index, SampleData& out) const;
+  // The same without the checksum: only to measure what the check costs.
+  SampleFault read_unchecked(uint64_t index, SampleData& out) const;
+  // A hint that the sample will be read soon: the system may fetch it meanwhile. Never fails.
+  void will_need(uint64_t index) const;
 
  private:
   struct Impl;

@@ -26,54 +26,39 @@ std::vector<std::byte> crc_head(uint64_t id, std::span<const int32_t> labels) {
   return head;
 }
 
-// Polynomials over GF(2) modulo CRC32C's, bit 31 = x^0 (the reflected order of the CRC itself).
-constexpr uint32_t kPolynomial = 0x82F63B78;
-
-constexpr uint32_t multiply(uint32_t a, uint32_t b) {
-  uint32_t product = 0;
-  for (uint32_t bit = uint32_t{1} << 31; bit != 0; bit >>= 1) {
-    if ((a & bit) != 0) product ^= b;
-    b = (b & 1) != 0 ? (b >> 1) ^ kPolynomial : b >> 1;
-  }
-  return product;
-}
-
-// x^(8 n): multiplying a CRC by it appends n zero bytes.
-constexpr uint32_t power_of_bytes(uint64_t n) {
-  uint32_t result = uint32_t{1} << 31;        // x^0
-  uint32_t square = uint32_t{1} << (31 - 8);  // x^8
-  for (; n != 0; n >>= 1, square = multiply(square, square)) {
-    if ((n & 1) != 0) result = multiply(result, square);
-  }
-  return result;
-}
-
 struct Array {
-  uint64_t length, at;
+  uint64_t length = 0, at = 0;
+  bool as_written = false;  // contiguous, in the type nf-pack writes
 };
 
-// A contiguous, unfiltered, one-dimensional array of little-endian integers of `size` bytes.
-Array find_array(hid_t file, const char* name, size_t size, uint64_t file_bytes) {
+// A one-dimensional array of integers. Where it is not as nf-pack writes it, the HDF5 library can
+// still read it, unless its bytes lie in other files.
+Array find_array(hid_t file, ShardArray which, uint64_t file_bytes) {
+  const char* name = shard_array_name(which);
+  const size_t size = shard_array_element_bytes(which);
   const std::string where = std::string(name) + ": ";
   const Hdf5Handle set(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose, where + "missing");
   const Hdf5Handle type(H5Dget_type(set), H5Tclose, where + "no type");
   const Hdf5Handle space(H5Dget_space(set), H5Sclose, where + "no space");
   const Hdf5Handle plist(H5Dget_create_plist(set), H5Pclose, where + "no layout");
-  if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) != size ||
-      (size > 1 && H5Tget_order(type) != H5T_ORDER_LE)) {
-    throw Hdf5Failure(where + "wrong type");
-  }
-  if (H5Pget_layout(plist) != H5D_CONTIGUOUS) throw Hdf5Failure(where + "not contiguous");
+  if (H5Tget_class(type) != H5T_INTEGER) throw Hdf5Failure(where + "wrong type");
   hsize_t length = 0;
   if (H5Sget_simple_extent_ndims(space) != 1 ||
       H5Sget_simple_extent_dims(space, &length, nullptr) != 1) {
     throw Hdf5Failure(where + "not one-dimensional");
   }
+  const H5D_layout_t layout = H5Pget_layout(plist);
+  if ((layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED && layout != H5D_COMPACT) ||
+      H5Pget_external_count(plist) != 0)
+    throw Hdf5Failure(where + "lies in another file");
+  const bool type_fits =
+      H5Tget_size(type) == size && (size == 1 || H5Tget_order(type) == H5T_ORDER_LE);
+  if (layout != H5D_CONTIGUOUS || !type_fits) return {length, 0, false};
   const haddr_t at = H5Dget_offset(set);
   if (at == HADDR_UNDEF && length > 0) throw Hdf5Failure(where + "no data");
   if (length > 0 && (at > file_bytes || length > (file_bytes - at) / size))
     throw Hdf5Failure(where + "beyond the end of the file");
-  return {length, length > 0 ? at : 0};
+  return {length, length > 0 ? at : 0, true};
 }
 
 std::string read_text(hid_t file, const char* name) {
@@ -108,32 +93,81 @@ ShardLayout read_layout(const fs::path& path, uint64_t file_bytes) {
   layout.split = read_text(file, "split");
   layout.fingerprint = read_text(file, "fingerprint");
   layout.first_index = read_number(file, "first_index");
-  const Array data = find_array(file, "/data", 1, file_bytes),
-              offset = find_array(file, "/offset", 8, file_bytes);
-  const Array crc = find_array(file, "/crc32c", 4, file_bytes),
-              label = find_array(file, "/label", 4, file_bytes);
-  const Array label_offset = find_array(file, "/label_offset", 4, file_bytes);
-  const Array width = find_array(file, "/width", 2, file_bytes),
-              height = find_array(file, "/height", 2, file_bytes);
-  const uint64_t n = crc.length;
-  if (offset.length != n + 1 || label_offset.length != n + 1 || width.length != n ||
-      height.length != n) {
+  const auto find = [&](ShardArray which, uint64_t& at) {
+    const Array array = find_array(file, which, file_bytes);
+    layout.contiguous = layout.contiguous && array.as_written;
+    at = array.at;
+    return array.length;
+  };
+  layout.samples = find(ShardArray::kCrc32c, layout.crc32c_at);
+  layout.labels = find(ShardArray::kLabel, layout.label_at);
+  layout.bytes = find(ShardArray::kData, layout.data_at);
+  const uint64_t n = layout.samples;
+  if (find(ShardArray::kOffset, layout.offset_at) != n + 1 ||
+      find(ShardArray::kLabelOffset, layout.label_offset_at) != n + 1 ||
+      find(ShardArray::kWidth, layout.width_at) != n ||
+      find(ShardArray::kHeight, layout.height_at) != n) {
     throw Hdf5Failure("arrays of different lengths");
   }
-  layout.samples = n;
-  layout.labels = label.length;
-  layout.bytes = data.length;
-  layout.data_at = data.at;
-  layout.offset_at = offset.at;
-  layout.crc32c_at = crc.at;
-  layout.label_offset_at = label_offset.at;
-  layout.label_at = label.at;
-  layout.width_at = width.at;
-  layout.height_at = height.at;
   return layout;
 }
 
 }  // namespace
+
+const char* shard_array_name(ShardArray array) {
+  switch (array) {
+    case ShardArray::kData:
+      return "/data";
+    case ShardArray::kOffset:
+      return "/offset";
+    case ShardArray::kCrc32c:
+      return "/crc32c";
+    case ShardArray::kLabelOffset:
+      return "/label_offset";
+    case ShardArray::kLabel:
+      return "/label";
+    case ShardArray::kWidth:
+      return "/width";
+    case ShardArray::kHeight:
+      return "/height";
+  }
+  return "";
+}
+
+uint64_t shard_array_element_bytes(ShardArray array) {
+  switch (array) {
+    case ShardArray::kData:
+      return 1;
+    case ShardArray::kOffset:
+      return 8;
+    case ShardArray::kWidth:
+    case ShardArray::kHeight:
+      return 2;
+    default:
+      return 4;
+  }
+}
+
+ShardArrayPlace ShardLayout::place(ShardArray array) const {
+  const uint64_t element = shard_array_element_bytes(array);
+  switch (array) {
+    case ShardArray::kData:
+      return {data_at, element};
+    case ShardArray::kOffset:
+      return {offset_at, element};
+    case ShardArray::kCrc32c:
+      return {crc32c_at, element};
+    case ShardArray::kLabelOffset:
+      return {label_offset_at, element};
+    case ShardArray::kLabel:
+      return {label_at, element};
+    case ShardArray::kWidth:
+      return {width_at, element};
+    case ShardArray::kHeight:
+      return {height_at, element};
+  }
+  return {};
+}
 
 std::mutex& hdf5_mutex() {
   static std::mutex mutex;
@@ -153,7 +187,7 @@ uint32_t sample_crc32c(uint64_t id, std::span<const int32_t> labels,
 
 uint32_t sample_crc32c(uint64_t id, std::span<const int32_t> labels, uint32_t bytes_crc,
                        uint64_t bytes_size) {
-  return multiply(power_of_bytes(bytes_size), crc32c(crc_head(id, labels))) ^ bytes_crc;
+  return crc32c_joined(crc32c(crc_head(id, labels)), bytes_crc, bytes_size);
 }
 
 SplitFingerprint::SplitFingerprint(const std::vector<std::string>& class_names) {

@@ -3,6 +3,7 @@
 // read here: pread does that.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <mutex>
@@ -41,13 +42,30 @@ class SplitFingerprint {
   Sha256 sha_;
 };
 
+// The arrays of a shard, by their names in the file.
+enum class ShardArray { kData, kOffset, kCrc32c, kLabelOffset, kLabel, kWidth, kHeight };
+inline constexpr std::array kShardArrays = {
+    ShardArray::kData,  ShardArray::kOffset, ShardArray::kCrc32c, ShardArray::kLabelOffset,
+    ShardArray::kLabel, ShardArray::kWidth,  ShardArray::kHeight};
+const char* shard_array_name(ShardArray array);        // "/data"
+uint64_t shard_array_element_bytes(ShardArray array);  // as nf-pack writes it
+
+struct ShardArrayPlace {
+  uint64_t at, element;  // in the file; bytes of one element
+};
+
 // Where the arrays of a shard lie in its file.
 struct ShardLayout {
   uint64_t samples = 0, labels = 0, bytes = 0;  // lengths of /crc32c, /label, /data
   uint64_t data_at = 0, offset_at = 0, crc32c_at = 0, label_offset_at = 0, label_at = 0,
            width_at = 0, height_at = 0;
+  // False: saved again by other software, with chunks, filters or other integer types. The places
+  // above then mean nothing, the HDF5 library has to read the arrays.
+  bool contiguous = true;
   std::string split, fingerprint;
   uint64_t first_index = 0;
+
+  ShardArrayPlace place(ShardArray array) const;
 };
 
 // Throws Error(kData): not a shard, another version, arrays that do not fit together or lie outside

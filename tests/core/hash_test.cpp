@@ -34,6 +34,25 @@ TEST(Crc32c, PiecesContinueASumWhateverTheirLength) {
   EXPECT_NE(crc32c(data), crc32c(Bytes(all).first(0)));
 }
 
+// The processor's instruction runs three stretches side by side from certain lengths on.
+TEST(Crc32c, EqualsTheTableForEveryLengthAndAlignment) {
+  std::vector<std::byte> data(40000);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 7 + i / 251);
+  const Bytes all = data;
+  for (size_t size = 0; size < 3000; ++size)
+    ASSERT_EQ(crc32c(all.subspan(size % 9, size), 17),
+              crc32c_by_table(all.subspan(size % 9, size), 17));
+  for (size_t size = 12200; size < 40000; size += 97)
+    ASSERT_EQ(crc32c(all.first(size)), crc32c_by_table(all.first(size)));
+}
+
+TEST(Crc32c, JoinsTheSumsOfTwoStretches) {
+  const Bytes text = as_bytes("the quick brown fox jumps over the lazy dog");
+  for (size_t cut = 0; cut <= text.size(); ++cut)
+    EXPECT_EQ(crc32c_joined(crc32c(text.first(cut)), crc32c(text.subspan(cut)), text.size() - cut),
+              crc32c(text));
+}
+
 TEST(Crc32c, SeesEverySingleBitFlip) {
   std::vector<std::byte> data(64, std::byte{0x5a});
   const uint32_t good = crc32c(data);
