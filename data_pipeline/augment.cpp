@@ -70,23 +70,25 @@ bool draw_flip(const AugmentOptions& o, PositionRng& rng) {
   return heads && o.flip;
 }
 
-void random_padded(const Image& image, const AugmentOptions& o, PositionRng& rng, uint8_t* out) {
+void random_padded(const PixelView& image, const AugmentOptions& o, PositionRng& rng, uint8_t* out,
+                   LoadScratch& scratch) {
   const int64_t side = o.image_size;
-  std::vector<uint8_t> resized;
-  const uint8_t* source = image.rgb.data();
-  if (image.width != side || image.height != side) {
-    resized.resize(static_cast<size_t>(side * side * 3));
-    resize_rgb(source, image.width, image.height,
-               resize_to_square({0, 0, image.width, image.height}, side, o.interpolation),
-               resized.data());
-    source = resized.data();
+  const uint8_t* source = image.rgb;
+  int64_t stride = image.stride;
+  if (image.box.width != side || image.box.height != side) {
+    scratch.square.resize(static_cast<size_t>(side * side * 3));
+    ResizeSpec spec = resize_to_square(image.box, side, o.interpolation);
+    spec.antialias = o.antialias;
+    scratch.resizer.run(image, spec, scratch.square.data());
+    source = scratch.square.data();
+    stride = side * 3;
   }
   const bool flip = draw_flip(o, rng);
   const uint64_t places = static_cast<uint64_t>(2 * o.padding + 1);
   const int64_t dx = static_cast<int64_t>(rng.below(places)) - o.padding;
   const int64_t dy = static_cast<int64_t>(rng.below(places)) - o.padding;
   for (int64_t y = 0; y < side; ++y) {
-    const uint8_t* row = source + reflect(y + dy, side) * side * 3;
+    const uint8_t* row = source + reflect(y + dy, side) * stride;
     for (int64_t x = 0; x < side; ++x, out += 3) {
       const int64_t column = flip ? side - 1 - x : x;
       std::copy_n(row + reflect(column + dx, side) * 3, 3, out);
@@ -94,12 +96,12 @@ void random_padded(const Image& image, const AugmentOptions& o, PositionRng& rng
   }
 }
 
-void centre(const Image& image, const AugmentOptions& o, uint8_t* out) {
-  ResizeSpec spec = resize_to_square({0, 0, image.width, image.height},
-                                     o.image_size + o.resize_margin, o.interpolation);
+// The centre of the whole image, squashed to a square.
+ResizeSpec centre(const AugmentOptions& o, const Box& whole) {
+  ResizeSpec spec = resize_to_square(whole, o.image_size + o.resize_margin, o.interpolation);
   spec.window_width = spec.window_height = o.image_size;
   spec.window_x = spec.window_y = o.resize_margin / 2;
-  resize_rgb(image.rgb.data(), image.width, image.height, spec, out);
+  return spec;
 }
 
 }  // namespace
@@ -121,29 +123,37 @@ CropDraw draw_crop(const AugmentOptions& options, int64_t width, int64_t height,
 }
 
 SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
-                       uint64_t position, uint8_t* out) {
+                       uint64_t position, uint8_t* out, LoadScratch& scratch) {
   NF_CHECK(options.image_size > 0 && options.padding >= 0 && options.resize_margin >= 0,
            "load_image: bad sizes");
-  Image image;
-  if (SampleFault fault = decode_image(data.bytes, image); !fault.ok()) return fault;
-  switch (options.crop) {
-    case Crop::kRandomResized: {
-      const CropDraw draw = draw_crop(options, image.width, image.height, seed, position);
-      ResizeSpec spec = resize_to_square(draw.box, options.image_size, options.interpolation);
-      spec.flip = draw.flip;
-      resize_rgb(image.rgb.data(), image.width, image.height, spec, out);
-      break;
-    }
-    case Crop::kRandomPadded: {
-      PositionRng rng(seed, Stream::kAugment, position);
-      random_padded(image, options, rng, out);
-      break;
-    }
-    case Crop::kCenter:
-      centre(image, options, out);
-      break;
+  RegionDecoder& decoder = scratch.decoder;
+  if (SampleFault fault = decoder.open(data.bytes); !fault.ok()) return fault;
+  const Box whole{0, 0, decoder.width(), decoder.height()};
+  PixelView view;
+  if (options.crop == Crop::kRandomPadded) {
+    if (SampleFault fault = decoder.decode(whole, view); !fault.ok()) return fault;
+    PositionRng rng(seed, Stream::kAugment, position);
+    random_padded(view, options, rng, out, scratch);
+    return {};
   }
+  ResizeSpec spec;
+  if (options.crop == Crop::kCenter) {
+    spec = centre(options, whole);
+  } else {
+    const CropDraw draw = draw_crop(options, whole.width, whole.height, seed, position);
+    spec = resize_to_square(draw.box, options.image_size, options.interpolation);
+    spec.flip = draw.flip;
+  }
+  spec.antialias = options.antialias;
+  if (SampleFault fault = decoder.decode(pixels_needed(spec), view); !fault.ok()) return fault;
+  scratch.resizer.run(view, spec, out);
   return {};
+}
+
+SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
+                       uint64_t position, uint8_t* out) {
+  LoadScratch scratch;
+  return load_image(data, options, seed, position, out, scratch);
 }
 
 }  // namespace nf::data

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/options.h"
 #include "data_pipeline/decode.h"
+#include "data_pipeline/jpeg_region.h"
 #include "data_pipeline/resize.h"
 
 namespace nf::data {
@@ -24,6 +26,7 @@ struct AugmentOptions {
   int64_t image_size = 224;
   Crop crop = Crop::kRandomResized;
   Interpolation interpolation = Interpolation::kBicubic;
+  bool antialias = false;                    // ResizeSpec::antialias
   double scale_min = 0.08, scale_max = 1.0;  // kRandomResized: fraction of the image's area
   double ratio_min = 0.75, ratio_max = 4.0 / 3.0;
   double min_covered =
@@ -50,8 +53,18 @@ struct CropDraw {
 CropDraw draw_crop(const AugmentOptions& options, int64_t width, int64_t height, uint64_t seed,
                    uint64_t position);
 
+// Memory that load_image keeps from one image to the next; one for each thread.
+struct LoadScratch {
+  RegionDecoder decoder;
+  Resizer resizer;
+  std::vector<uint8_t> square;
+};
+
 // Decodes, crops, flips and resizes one image into `out` ([image_size, image_size, 3] RGB uint8,
-// row-major).
+// row-major). Of a JPEG only the part is decoded that the crop needs; pixels are those of decoding
+// the whole.
+SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
+                       uint64_t position, uint8_t* out, LoadScratch& scratch);
 SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
                        uint64_t position, uint8_t* out);
 

@@ -2,6 +2,7 @@
 #include "data_pipeline/exif.h"
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -51,6 +52,21 @@ int exif_orientation(std::span<const uint8_t> tiff) {
     return value >= 1 && value <= 8 ? static_cast<int>(value) : 1;
   }
   return 1;
+}
+
+Box stored_box(int orientation, int64_t width, int64_t height, const Box& upright) {
+  Box box = upright;
+  if (swaps_sides(orientation)) {
+    std::swap(box.x, box.y);
+    std::swap(box.width, box.height);
+  }
+  const bool mirror_x =
+      orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+  const bool mirror_y =
+      orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+  if (mirror_x) box.x = width - box.x - box.width;
+  if (mirror_y) box.y = height - box.y - box.height;
+  return box;
 }
 
 void apply_orientation(int orientation, Image& image) {

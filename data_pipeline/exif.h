@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "data_pipeline/box.h"
 #include "data_pipeline/decode.h"
 
 namespace nf::data {
@@ -16,6 +17,9 @@ int exif_orientation(std::span<const uint8_t> tiff);
 
 // Turns an image stored with EXIF orientation 1..8 upright (EXIF 2.3, tag 0x0112).
 void apply_orientation(int orientation, Image& image);
+
+// Where a box of the upright image lies in the stored one of `width` x `height`.
+Box stored_box(int orientation, int64_t width, int64_t height, const Box& upright);
 
 // True when the orientation exchanges width and height.
 inline bool swaps_sides(int orientation) { return orientation >= 5; }

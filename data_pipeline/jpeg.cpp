@@ -1,58 +1,20 @@
 // See jpeg.h.
 #include "data_pipeline/jpeg.h"
 
-#include <csetjmp>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 #include <string>
 
-// jpeglib.h needs <cstdio> before it.
-#include <jpeglib.h>
-
 #include "core/check.h"
 #include "data_pipeline/exif.h"
+#include "data_pipeline/jpeg_errors.h"
 
 namespace nf::data {
 namespace {
 
 constexpr int64_t kMaxScanPixels = 5'000'000'000;  // pixels x scans: about a minute of work
 constexpr unsigned kMaxMarker = 0xFFFF;
-
-// libjpeg reports failures through callbacks that must not return. They jump back to guarded(); no
-// frame in between owns anything, so nothing is leaked.
-struct ErrorManager {
-  jpeg_error_mgr base;  // first: libjpeg's pointer to it is ours
-  std::jmp_buf jump;
-  char reason[JMSG_LENGTH_MAX + 32];
-};
-
-[[noreturn]] void fail(j_common_ptr cinfo, const char* prefix) {
-  auto* manager = reinterpret_cast<ErrorManager*>(cinfo->err);
-  char message[JMSG_LENGTH_MAX];
-  manager->base.format_message(cinfo, message);
-  std::snprintf(manager->reason, sizeof manager->reason, "%s%s", prefix, message);
-  std::longjmp(manager->jump, 1);
-}
-
-void on_error(j_common_ptr cinfo) { fail(cinfo, "JPEG: "); }
-
-void on_message(j_common_ptr cinfo, int level) {
-  if (level < 0)
-    fail(cinfo, "JPEG: ");  // a warning: corrupt data that the library would paper over
-}
-
-void on_output(j_common_ptr) {}
-
-void init_errors(ErrorManager& manager) {
-  jpeg_std_error(&manager.base);
-  manager.base.error_exit = on_error;
-  manager.base.emit_message = on_message;
-  manager.base.output_message = on_output;
-  manager.reason[0] = '\0';
-}
 
 struct ScanMonitor {
   jpeg_progress_mgr base;  // first, as above
@@ -63,7 +25,7 @@ void on_progress(j_common_ptr common) {
   auto* cinfo = reinterpret_cast<j_decompress_ptr>(common);
   const auto* monitor = reinterpret_cast<const ScanMonitor*>(cinfo->progress);
   if (cinfo->input_scan_number > monitor->max_scans) {
-    auto* manager = reinterpret_cast<ErrorManager*>(cinfo->err);
+    auto* manager = reinterpret_cast<JpegErrors*>(cinfo->err);
     std::snprintf(manager->reason, sizeof manager->reason, "JPEG: more than %d scans at this size",
                   static_cast<int>(monitor->max_scans));
     std::longjmp(manager->jump, 1);
@@ -77,7 +39,7 @@ class Decoder {
   Decoder() {
     std::memset(&cinfo_, 0, sizeof cinfo_);
     std::memset(&monitor_, 0, sizeof monitor_);
-    init_errors(errors_);
+    init_jpeg_errors(errors_);
     cinfo_.err = &errors_.base;
   }
   ~Decoder() { jpeg_destroy_decompress(&cinfo_); }
@@ -120,13 +82,7 @@ class Decoder {
     jpeg_mem_src(cinfo, d.bytes_.data(), static_cast<unsigned long>(d.bytes_.size()));
     jpeg_save_markers(cinfo, JPEG_APP0 + 1, kMaxMarker);
     jpeg_read_header(cinfo, TRUE);
-    for (auto* marker = cinfo->marker_list; marker != nullptr; marker = marker->next) {
-      static constexpr char kExif[] = "Exif\0";  // and the array's own final zero: six bytes
-      if (marker->data_length > 6 && std::memcmp(marker->data, kExif, 6) == 0) {
-        d.orientation_ = exif_orientation({marker->data + 6, marker->data_length - 6});
-        break;
-      }
-    }
+    d.orientation_ = saved_orientation(*cinfo);
   }
 
   SampleFault check_limits(const DecodeLimits& limits) {
@@ -182,7 +138,7 @@ class Decoder {
   }
 
   jpeg_decompress_struct cinfo_;
-  ErrorManager errors_;
+  JpegErrors errors_;
   ScanMonitor monitor_;
   std::span<const uint8_t> bytes_;
   uint8_t* rgb_ = nullptr;
@@ -198,13 +154,13 @@ void upright_size(const Decoder& decoder, int& width, int& height) {
 
 struct Encoder {
   jpeg_compress_struct cinfo;
-  ErrorManager errors;
+  JpegErrors errors;
   unsigned char* buffer = nullptr;
   unsigned long size = 0;
 
   Encoder() {
     std::memset(&cinfo, 0, sizeof cinfo);
-    init_errors(errors);
+    init_jpeg_errors(errors);
     cinfo.err = &errors.base;
   }
   ~Encoder() {

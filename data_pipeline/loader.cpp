@@ -97,7 +97,7 @@ struct Loader::Impl {
   }
 
   std::shared_ptr<Job> make_job(uint64_t k);
-  void load_item(Job& job, size_t i, SampleData& data) const;
+  void load_item(Job& job, size_t i, SampleData& data, LoadScratch& scratch) const;
   MicroBatch finish(Job& job) const;
   std::shared_ptr<Job> job_with_work() const;
   void schedule();
@@ -116,6 +116,7 @@ struct Loader::Impl {
   uint64_t scheduled_k = 0;  // put in flight next
   double waited = 0;
   std::vector<std::vector<uint8_t>> spare_pixels;
+  LoadScratch own_scratch;  // without threads
 
   mutable std::mutex mutex;
   std::condition_variable work_ready, job_done;
@@ -149,7 +150,7 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
   return job;
 }
 
-void Loader::Impl::load_item(Job& job, size_t i, SampleData& data) const {
+void Loader::Impl::load_item(Job& job, size_t i, SampleData& data, LoadScratch& scratch) const {
   Item& item = job.items[i];
   const auto side = static_cast<size_t>(augment.image_size);
   uint8_t* pixels = job.batch.pixels.data() + i * side * side * 3;
@@ -157,7 +158,7 @@ void Loader::Impl::load_item(Job& job, size_t i, SampleData& data) const {
     data.labels.clear();
     SampleFault fault = dataset.read(job.batch.samples[i], data);
     if (fault.ok()) {
-      fault = load_image(data, augment, seed, job.batch.range.begin + i, pixels);
+      fault = load_image(data, augment, seed, job.batch.range.begin + i, pixels, scratch);
     } else {
       mend_labels(data.labels, dataset.class_names().size());
     }
@@ -214,6 +215,7 @@ void Loader::Impl::schedule() {
 
 void Loader::Impl::work() {
   SampleData data;
+  LoadScratch scratch;
   std::unique_lock lock(mutex);
   for (;;) {
     std::shared_ptr<Job> job;
@@ -221,7 +223,7 @@ void Loader::Impl::work() {
     if (stopping) return;
     const size_t i = job->taken++;
     lock.unlock();
-    load_item(*job, i, data);
+    load_item(*job, i, data, scratch);
     lock.lock();
     if (++job->done == job->items.size()) job_done.notify_all();
   }
@@ -268,7 +270,7 @@ std::optional<MicroBatch> Loader::next() {
     if (!job) return std::nullopt;
     const auto begin = Impl::Clock::now();
     SampleData data;
-    for (size_t i = 0; i < job->items.size(); ++i) impl.load_item(*job, i, data);
+    for (size_t i = 0; i < job->items.size(); ++i) impl.load_item(*job, i, data, impl.own_scratch);
     impl.waited += std::chrono::duration<double>(Impl::Clock::now() - begin).count();
   } else {
     impl.schedule();
