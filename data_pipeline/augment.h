@@ -10,6 +10,8 @@
 #include "core/options.h"
 #include "data_pipeline/decode.h"
 #include "data_pipeline/jpeg_region.h"
+#include "data_pipeline/mix.h"
+#include "data_pipeline/randaugment.h"
 #include "data_pipeline/resize.h"
 
 namespace nf::data {
@@ -34,6 +36,10 @@ struct AugmentOptions {
   int64_t padding = 4;         // kRandomPadded, pixels each side
   int64_t resize_margin = 32;  // kCenter
   bool flip = true;            // horizontal, probability 0.5; never with kCenter
+  // After the crop, in this order; both need a second look at the data set (slot.h), load_image
+  // does neither.
+  MixOptions mix;
+  RandAugmentOptions randaugment;
 };
 
 // What is drawn for one image, from its size alone: the box of the source, and whether it is

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "data_pipeline/slot.h"
 
 namespace nf::data {
 
@@ -46,12 +47,9 @@ BatchPlan eval_plan(uint64_t samples, uint64_t chunk, uint64_t rank, uint64_t wo
 
 namespace {
 
-constexpr uint8_t kBadPixel = 128;  // a bad sample's slot
-
 // One image's results beside its pixels. Each worker writes only the entries of the images it took.
 struct Item {
-  std::vector<int32_t> labels;
-  std::string fault;
+  SlotResult result;
   std::exception_ptr failure;
 };
 
@@ -60,15 +58,6 @@ struct Job {
   std::vector<Item> items;
   size_t taken = 0, done = 0;  // images; under the loader's lock
 };
-
-// Labels of a record whose checksum is wrong may be anything; the loss still indexes by them, with
-// weight 0.
-void mend_labels(std::vector<int32_t>& labels, size_t classes) {
-  const auto valid = [classes](int32_t label) {
-    return label >= 0 && static_cast<size_t>(label) < classes;
-  };
-  if (labels.empty() || !std::all_of(labels.begin(), labels.end(), valid)) labels = {0};
-}
 
 }  // namespace
 
@@ -83,7 +72,9 @@ struct Loader::Impl {
         augment(how),
         seed(run_seed),
         options(loader_options) {
-    NF_CHECK(options.workers >= 0 && options.prefetch >= 1, "Loader: bad options");
+    NF_CHECK(options.workers >= 0 && options.prefetch >= 1 && options.read_ahead >= 0,
+             "Loader: bad options");
+    if (augment.mix.on()) partners.emplace(partner_order(order.options(), run_seed));
     NF_CHECK(order.options().samples == set.size(), "Loader: order and data set differ in size");
   }
 
@@ -97,9 +88,10 @@ struct Loader::Impl {
   }
 
   std::shared_ptr<Job> make_job(uint64_t k);
-  void load_item(Job& job, size_t i, SampleData& data, LoadScratch& scratch) const;
+  void load_item(Job& job, size_t i, SlotMemory& memory) const;
   MicroBatch finish(Job& job) const;
   std::shared_ptr<Job> job_with_work() const;
+  std::optional<uint64_t> sample_ahead(const Job& job, size_t i) const;
   void schedule();
   void work();
   std::shared_ptr<Job> wait_for_front();
@@ -110,13 +102,14 @@ struct Loader::Impl {
   const AugmentOptions augment;
   const uint64_t seed;
   const LoaderOptions options;
+  std::optional<Sampler> partners;  // of mixing; set once
 
   // Only the thread that calls seek() and next():
   uint64_t next_k = 0;       // handed out next
   uint64_t scheduled_k = 0;  // put in flight next
   double waited = 0;
   std::vector<std::vector<uint8_t>> spare_pixels;
-  LoadScratch own_scratch;  // without threads
+  SlotMemory own_memory;  // without threads
 
   mutable std::mutex mutex;
   std::condition_variable work_ready, job_done;
@@ -139,6 +132,10 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
   batch.count = static_cast<int64_t>(count);
   batch.samples.resize(count);
   sampler.fill(range->begin, batch.samples);
+  if (partners) {
+    batch.mix_samples.resize(count);
+    partners->fill(range->begin, batch.mix_samples);
+  }
   batch.weights.assign(count, 1.0f);
   if (!spare_pixels.empty()) {
     batch.pixels = std::move(spare_pixels.back());
@@ -150,23 +147,16 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
   return job;
 }
 
-void Loader::Impl::load_item(Job& job, size_t i, SampleData& data, LoadScratch& scratch) const {
+void Loader::Impl::load_item(Job& job, size_t i, SlotMemory& memory) const {
   Item& item = job.items[i];
+  MicroBatch& batch = job.batch;
   const auto side = static_cast<size_t>(augment.image_size);
-  uint8_t* pixels = job.batch.pixels.data() + i * side * side * 3;
+  SlotSource source{batch.range.begin + i, batch.samples[i], std::nullopt};
+  if (partners) source.partner = batch.mix_samples[i];
   try {
-    data.labels.clear();
-    SampleFault fault = dataset.read(job.batch.samples[i], data);
-    if (fault.ok()) {
-      fault = load_image(data, augment, seed, job.batch.range.begin + i, pixels, scratch);
-    } else {
-      mend_labels(data.labels, dataset.class_names().size());
-    }
-    item.labels = data.labels;
-    if (fault.ok()) return;
-    item.fault = std::move(fault.reason);
-    job.batch.weights[i] = 0.0f;
-    std::fill_n(pixels, side * side * 3, kBadPixel);
+    item.result = fill_slot(dataset, augment, seed, source,
+                            batch.pixels.data() + i * side * side * 3, memory);
+    if (!item.result.fault.ok()) batch.weights[i] = 0.0f;
   } catch (...) {
     item.failure = std::current_exception();
   }
@@ -176,13 +166,21 @@ void Loader::Impl::load_item(Job& job, size_t i, SampleData& data, LoadScratch& 
 MicroBatch Loader::Impl::finish(Job& job) const {
   MicroBatch& batch = job.batch;
   batch.label_offset.push_back(0);
+  if (partners) batch.mix_label_offset.push_back(0);
   for (size_t i = 0; i < job.items.size(); ++i) {
     const Item& item = job.items[i];
     if (item.failure) std::rethrow_exception(item.failure);
-    batch.labels.insert(batch.labels.end(), item.labels.begin(), item.labels.end());
+    const SlotResult& slot = item.result;
+    batch.labels.insert(batch.labels.end(), slot.labels.begin(), slot.labels.end());
     batch.label_offset.push_back(static_cast<uint32_t>(batch.labels.size()));
-    if (!item.fault.empty()) {
-      batch.bad.push_back({batch.range.begin + i, batch.samples[i], item.fault});
+    if (partners) {
+      batch.mix_labels.insert(batch.mix_labels.end(), slot.mix_labels.begin(),
+                              slot.mix_labels.end());
+      batch.mix_label_offset.push_back(static_cast<uint32_t>(batch.mix_labels.size()));
+      batch.mix_ratio.push_back(slot.ratio);
+    }
+    if (!slot.fault.ok()) {
+      batch.bad.push_back({batch.range.begin + i, batch.samples[i], slot.fault.reason});
     }
   }
   return std::move(batch);
@@ -213,17 +211,32 @@ void Loader::Impl::schedule() {
   }
 }
 
+// The sample that a thread will take `read_ahead` images from now: the system may fetch it while
+// those are decoded. Under the lock.
+std::optional<uint64_t> Loader::Impl::sample_ahead(const Job& job, size_t i) const {
+  size_t k = i + static_cast<size_t>(options.read_ahead);
+  bool here = false;
+  for (const auto& other : in_flight) {
+    here = here || other.get() == &job;
+    if (!here) continue;
+    if (k < other->items.size()) return other->batch.samples[k];
+    k -= other->items.size();
+  }
+  return std::nullopt;
+}
+
 void Loader::Impl::work() {
-  SampleData data;
-  LoadScratch scratch;
+  SlotMemory memory;
   std::unique_lock lock(mutex);
   for (;;) {
     std::shared_ptr<Job> job;
     work_ready.wait(lock, [&] { return stopping || (job = job_with_work()) != nullptr; });
     if (stopping) return;
     const size_t i = job->taken++;
+    const auto ahead = options.read_ahead > 0 ? sample_ahead(*job, i) : std::nullopt;
     lock.unlock();
-    load_item(*job, i, data, scratch);
+    if (ahead) dataset.will_need(*ahead);
+    load_item(*job, i, memory);
     lock.lock();
     if (++job->done == job->items.size()) job_done.notify_all();
   }
@@ -269,8 +282,7 @@ std::optional<MicroBatch> Loader::next() {
     job = impl.make_job(impl.next_k);
     if (!job) return std::nullopt;
     const auto begin = Impl::Clock::now();
-    SampleData data;
-    for (size_t i = 0; i < job->items.size(); ++i) impl.load_item(*job, i, data, impl.own_scratch);
+    for (size_t i = 0; i < job->items.size(); ++i) impl.load_item(*job, i, impl.own_memory);
     impl.waited += std::chrono::duration<double>(Impl::Clock::now() - begin).count();
   } else {
     impl.schedule();

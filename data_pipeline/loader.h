@@ -58,12 +58,20 @@ struct MicroBatch {
   std::vector<float> weights;          // [count] 1, or 0 for a bad sample
   std::vector<int32_t> labels;         // concatenated labels
   std::vector<uint32_t> label_offset;  // [count + 1] into labels
+  // Of the second images, when the options mix; empty otherwise. The target of sample i is
+  // mix_ratio[i] x its labels + (1 - mix_ratio[i]) x its mix_labels.
+  std::vector<uint64_t> mix_samples;       // [count]
+  std::vector<float> mix_ratio;            // [count]
+  std::vector<int32_t> mix_labels;         // as labels
+  std::vector<uint32_t> mix_label_offset;  // [count + 1]
   std::vector<BadSample> bad;
 };
 
 struct LoaderOptions {
   int workers = 2;   // threads; 0 decodes in next()
   int prefetch = 4;  // micro-batches in flight beyond the one handed out, >= 1
+  // Images: how far ahead of decoding the system is asked to fetch bytes from the disk; 0: not.
+  int read_ahead = 16;
 };
 
 class Loader {

@@ -2,10 +2,12 @@
 #include "data_pipeline/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <vector>
 
 #include "core/check.h"
 #include "core/rng.h"
@@ -100,8 +102,27 @@ void EpochOrder::fill(uint64_t begin, std::span<uint64_t> out) const {
     const uint64_t slot = begin + done - g.begin;
     const auto part = out.subspan(done, std::min<uint64_t>(out.size() - done, g.size - slot));
     inside(g).fill(slot, part);
-    for (uint64_t& value : part) value = sample_in(g, value);
+    place_in(g, part);
     done += part.size();
+  }
+}
+
+// Slots of a group become samples. With at least as many slots as shards it pays to look up every
+// shard of the group once.
+void EpochOrder::place_in(const Group& g, std::span<uint64_t> slots) const {
+  if (g.full_shards > slots.size()) {
+    for (uint64_t& slot : slots) slot = sample_in(g, slot);
+    return;
+  }
+  std::vector<uint64_t> shift(g.full_shards);  // from a slot of the k-th shard to its sample
+  order_->fill(g.first_shard, shift);
+  shift.push_back(full_shards_);  // the short shard, behind the full ones
+  for (uint64_t k = 0; k < shift.size(); ++k) shift[k] = (shift[k] - k) * shard_samples_;
+  if (std::has_single_bit(shard_samples_)) {
+    const int bits = std::countr_zero(shard_samples_);
+    for (uint64_t& slot : slots) slot += shift[slot >> bits];
+  } else {
+    for (uint64_t& slot : slots) slot += shift[slot / shard_samples_];
   }
 }
 

@@ -56,6 +56,7 @@ class EpochOrder {
   Group group(uint64_t number) const;
   Permutation inside(const Group& group) const;
   uint64_t sample_in(const Group& group, uint64_t slot) const;
+  void place_in(const Group& group, std::span<uint64_t> slots) const;
 
   uint64_t epoch_, samples_, key_;
   Shuffle shuffle_;
