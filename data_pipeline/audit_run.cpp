@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
 
 namespace nf::data {
@@ -220,6 +221,13 @@ std::vector<std::filesystem::path> trace_files(const std::filesystem::path& run_
   return files;
 }
 
+// A run that limit.steps ended has a result too, but does not say it is complete.
+bool claims_completion(const std::filesystem::path& result) {
+  if (!std::filesystem::exists(result)) return false;
+  const Json json = Json::parse(read_file(result), nullptr, false);
+  return !json.is_object() || json.value("complete", true);
+}
+
 }  // namespace
 
 AuditReport audit_ledger(const RunOrder& order, const std::vector<LedgerLine>& lines,
@@ -262,7 +270,7 @@ AuditReport audit_run(const std::filesystem::path& run_dir, const AuditOptions& 
   });
   AuditReport report = audit_ledger(order, lines, options);
   Faults faults(report, options.max_faults);
-  if (std::filesystem::exists(run_dir / "result.json") && !report.complete) {
+  if (claims_completion(run_dir / "result.json") && !report.complete) {
     faults.add(
         fmt::format("result.json says the run is done, but the ledger ends at position {} of {}",
                     report.end, order.end_position));

@@ -31,7 +31,8 @@ bool starts_with_any(const std::string& text, const Strings& prefixes) {
 // The part of the project a path belongs to: "core", "models", "trainer/comm", ...; files right in
 // trainer/: "trainer".
 std::string part_of(const std::string& path) {
-  for (const char* part : {"trainer/comm", "trainer/optim", "trainer/checkpoint", "trainer/device"})
+  for (const char* part :
+       {"trainer/comm", "trainer/optim", "trainer/checkpoint", "trainer/device", "trainer/watch"})
     if (starts_with_any(path, {std::string(part) + "/"})) return part;
   return path.substr(0, path.find('/'));
 }
@@ -47,9 +48,10 @@ const std::map<std::string, Strings>& allowed_parts() {
       {"trainer/optim", {"trainer/optim", "core"}},
       {"trainer/checkpoint", {"trainer/checkpoint", "core"}},
       {"trainer/device", {"trainer/device", "trainer/comm", "core"}},
+      {"trainer/watch", {"trainer/watch", "trainer/comm", "core"}},
       {"trainer",
        {"trainer", "trainer/comm", "trainer/optim", "trainer/checkpoint", "trainer/device",
-        "data_pipeline", "models", "core"}}};
+        "trainer/watch", "data_pipeline", "models", "core"}}};
   return allowed;
 }
 

@@ -106,7 +106,11 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
       reducer(gradient_path.nccl ? *gradient_path.nccl : communicator, plan.micro_batches,
-              layout.elements(), parse_reduction(c.comm.reduction), gradient_path.ops.get()) {
+              layout.elements(),
+              {.reduction = parse_reduction(c.comm.reduction),
+               .ops = gradient_path.ops.get(),
+               .shared_memory = c.comm.shared_memory}),
+      backward(params, layout) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());
   if (net.spec().classes < classes)
     throw Error(ExitCode::kUsage, "model.classes",

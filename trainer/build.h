@@ -15,6 +15,7 @@
 #include "data_pipeline/sampler.h"
 #include "data_pipeline/shard_dataset.h"
 #include "models/nfnet/nfnet.h"
+#include "trainer/backward.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/comm/communicator.h"
 #include "trainer/comm/grad_reducer.h"
@@ -47,6 +48,7 @@ struct Trainer {
   Schedule schedule;
   GradientPath gradient_path;
   GradReducer reducer;
+  Backward backward;
   std::unique_ptr<data::Loader> loader;
 
   uint64_t step = 0;  // updates done

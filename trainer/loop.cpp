@@ -8,12 +8,14 @@
 #include "core/atomic_file.h"
 #include "core/check.h"
 #include "core/hash.h"
+#include "core/timeline.h"
 #include "core/version.h"
 #include "data_pipeline/ledger.h"
 #include "models/nfnet/cost.h"
 #include "trainer/agreement.h"
 #include "trainer/device_peak.h"
 #include "trainer/evaluate.h"
+#include "trainer/run_saver.h"
 #include "trainer/step.h"
 
 namespace nf::train {
@@ -27,7 +29,7 @@ double seconds_since(Clock::time_point t) {
 
 class Loop {
  public:
-  Loop(Trainer& trainer, const LoopOptions& options, const StopWatch& watch)
+  Loop(Trainer& trainer, const LoopOptions& options, StopWatch& watch)
       : t_(trainer), options_(options), watch_(watch), root_(trainer.comm.rank() == 0) {}
 
   ExitCode run();
@@ -39,15 +41,19 @@ class Loop {
   void start_log();
   bool finished_before();
   StepResult do_step();
+  void start_profile();
+  void end_profile();
   void log_step(const StepResult& r);
   void collect_bad_samples(const StepResult& r);
-  void save();
+  void tell_about_saves(const StepResult& r);
   void evaluate_now();
   void write_result();
-  bool save_is_due(uint64_t step) const;
   bool evaluation_is_due(uint64_t step) const {
     const auto every = static_cast<uint64_t>(t_.config.evaluate.every_steps);
     return t_.eval_set && ((every > 0 && step % every == 0) || step == last_step_);
+  }
+  void enter(Section section) {
+    if (options_.activity) options_.activity->enter(section, t_.step);
   }
   void say(const std::string& text) {
     if (root_ && !options_.quiet) progress_->message(text);
@@ -55,13 +61,13 @@ class Loop {
 
   Trainer& t_;
   const LoopOptions& options_;
-  const StopWatch& watch_;
+  StopWatch& watch_;
   const bool root_;
   uint64_t last_step_ = 0;  // of this invocation: the run's end or limit.steps
-  uint64_t saved_step_ = UINT64_MAX;
-  Clock::time_point last_save_ = Clock::now();
+  std::optional<uint64_t> resumed_step_;
   std::unique_ptr<RunDirectory> directory_;   // rank 0
   std::unique_ptr<Metrics> metrics_;          // rank 0
+  std::unique_ptr<RunSaver> saver_;           // rank 0
   std::unique_ptr<Progress> progress_;        // rank 0
   std::unique_ptr<data::TraceWriter> trace_;  // with data.trace
   double peak_flops_ = 0, flops_per_image_ = 0;
@@ -69,6 +75,9 @@ class Loop {
   uint64_t window_images_ = 0;
   double window_wait_ = 0;
   std::map<std::string, EvalResult> last_eval_;  // by "raw", "ema"
+  double last_step_seconds_ = 0, slowest_step_ = 0;
+  std::optional<StepRange> profile_;
+  std::unique_ptr<Timeline> timeline_;  // while profile_ lasts
 };
 
 // Takes the run directory, compares configs and loads what is to be continued.
@@ -109,7 +118,7 @@ void Loop::resume() {
                   "compare its run's config.toml with this one");
     restore(t_, loaded->snapshot);
     resumed = true;
-    saved_step_ = s.step;
+    resumed_step_ = s.step;
     say(fmt::format("resuming from {} ({} of {} updates done)", loaded->directory.string(), s.step,
                     t_.total_steps()));
   });
@@ -141,6 +150,8 @@ void Loop::start_log() {
   on_root(t_.comm, [&] {
     metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(),
                                          t_.config.log.tensorboard);
+    saver_ =
+        std::make_unique<RunSaver>(*directory_, *metrics_, t_.config.checkpoint, resumed_step_);
     peak_flops_ = peak_flops(t_.device, t_.config.run.peak_tflops);
     fs::remove(directory_->file("result.json"));  // of a shorter limit.steps: this run is not done
     metrics_->start({{"step", t_.step},
@@ -178,11 +189,42 @@ bool Loop::finished_before() {
 StepResult Loop::do_step() {
   StepHooks hooks;
   hooks.stop_request = [&] { return static_cast<uint64_t>(watch_.reason()); };
+  hooks.error_code = [&] {
+    return saver_ && saver_->failures() >= RunSaver::kMaxFailures
+               ? static_cast<int>(ExitCode::kOther)
+               : 0;
+  };
+  hooks.last_step_seconds = last_step_seconds_;
+  hooks.activity = options_.activity;
+  enter(Section::kStep);
+  const auto begin = Clock::now();
   if (trace_)
     hooks.taken = [&](uint64_t step, const data::MicroBatch& batch) {
       trace_->append(step, batch.range.begin, t_.sampler.positions_per_epoch(), batch.samples);
     };
-  return train_step(t_, hooks);
+  if (profile_ && t_.step + 1 == profile_->first) start_profile();
+  hooks.timeline = timeline_.get();
+  StepResult r = train_step(t_, hooks);
+  if (profile_ && t_.step == profile_->last) end_profile();
+  last_step_seconds_ = seconds_since(begin);
+  slowest_step_ = std::max(slowest_step_, r.slowest_seconds);
+  if (options_.watchdog) options_.watchdog->learn_step(r.slowest_seconds);
+  watch_.reserve(3 * slowest_step_ + (saver_ ? 2 * saver_->longest_save_seconds() : 0));
+  return r;
+}
+
+void Loop::start_profile() {
+  timeline_ = std::make_unique<Timeline>();
+  t_.reducer.record(timeline_.get());
+}
+
+void Loop::end_profile() {
+  if (!timeline_) return;  // resumed inside the range
+  t_.reducer.record(nullptr);
+  fs::create_directories(options_.output / "timeline");
+  timeline_->write(options_.output / "timeline" / fmt::format("rank_{:05}.json", t_.comm.rank()),
+                   t_.comm.rank());
+  timeline_.reset();
 }
 
 void Loop::log_step(const StepResult& r) {
@@ -245,25 +287,19 @@ void Loop::collect_bad_samples(const StepResult& r) {
   });
 }
 
-bool Loop::save_is_due(uint64_t step) const {
-  const auto& c = t_.config.checkpoint;
-  if (step == last_step_) return true;
-  if (c.every_steps > 0 && step % static_cast<uint64_t>(c.every_steps) == 0) return true;
-  return c.every_minutes > 0 && seconds_since(last_save_) > c.every_minutes * 60;
-}
-
-void Loop::save() {
-  if (!root_ || saved_step_ == t_.step) return;
-  metrics_->sync();
-  save_checkpoint(directory_->checkpoints(), take_snapshot(t_));
-  remove_old_checkpoints(directory_->checkpoints(), static_cast<int>(t_.config.checkpoint.keep),
-                         t_.step);
-  saved_step_ = t_.step;
-  last_save_ = Clock::now();
+// A failed save is a warning on rank 0; after the third in a row all ranks end, at the same step.
+void Loop::tell_about_saves(const StepResult& r) {
+  if (root_)
+    if (const std::string news = saver_->news(); !news.empty())
+      say("warning: step " + std::to_string(r.step) +
+          ": the last checkpoint was not saved: " + news);
+  if (r.error_code == 0) return;
+  on_root(t_.comm, [&] { saver_->rethrow_failure(); });
 }
 
 // Raw weights, and the average where there is one.
 void Loop::evaluate_now() {
+  enter(Section::kEvaluate);
   const auto& e = t_.config.evaluate;
   EvalOptions options;
   options.preprocess = eval_augment(e.image_size > 0 ? e.image_size : t_.config.data.image_size,
@@ -287,13 +323,13 @@ void Loop::evaluate_now() {
     one("ema");
     t_.weights.copy_(raw);
   }
+  on_root(t_.comm, [&] { saver_->evaluated(t_, last_eval_[t_.ema ? "ema" : "raw"]); });
   window_start_ = Clock::now();
   window_images_ = 0;
   window_wait_ = t_.loader->wait_seconds();
 }
 
 void Loop::write_result() {
-  if (!root_) return;
   const model::ModelCost cost = model::model_cost(t_.net.spec());
   const double images = static_cast<double>(t_.position());
   Json r = {{"steps", t_.step},
@@ -315,6 +351,7 @@ void Loop::write_result() {
   r["seconds"] = metrics_->device_seconds() / t_.comm.size();
   r["device_hours"] = metrics_->device_seconds() / 3600;
   r["restarts"] = metrics_->restarts();
+  r["save_stall_seconds"] = saver_->stall_seconds();
   r["seed"] = t_.config.run.seed;
   r["config_hash"] = config_hash(t_.config.fields());
   r["fingerprint"] = t_.train_set.fingerprint();
@@ -330,7 +367,9 @@ ExitCode Loop::run() {
   last_step_ = t_.total_steps();
   if (t_.config.limit.steps > 0)
     last_step_ = std::min(last_step_, static_cast<uint64_t>(t_.config.limit.steps));
+  profile_ = parse_step_range(t_.config.train.profile);
   progress_ = std::make_unique<Progress>(0, last_step_);
+  enter(Section::kLoad);
   open_run();
   resume();
   if (finished_before()) return ExitCode::kDone;
@@ -342,29 +381,39 @@ ExitCode Loop::run() {
     const StepResult r = do_step();
     log_step(r);
     collect_bad_samples(r);
+    tell_about_saves(r);
     const bool stop = r.stop != 0 && t_.step < last_step_;
-    if (stop || save_is_due(t_.step)) save();
+    if (root_ && !stop && t_.step < last_step_ && saver_->is_due(t_.step)) saver_->save(t_);
     if (stop) {
+      enter(Section::kSave);
+      on_root(t_.comm, [&] { saver_->commit(t_); });
       if (root_) metrics_->end("preempted", t_.step);
       say(fmt::format("stopped by {} after step {}; the state is saved, run the same command again",
                       (r.stop & static_cast<uint64_t>(StopReason::kSignal)) != 0
                           ? "a signal"
                           : "limit.wall_minutes",
                       t_.step));
+      enter(Section::kEnd);
       return ExitCode::kPreempted;
     }
     if (t_.step < last_step_ && evaluation_is_due(t_.step)) evaluate_now();
   }
-  save();
+  enter(Section::kSave);
+  on_root(t_.comm, [&] { saver_->commit(t_); });
   if (t_.eval_set) evaluate_now();
-  write_result();
+  enter(Section::kSave);
+  on_root(t_.comm, [&] {
+    saver_->commit(t_);
+    write_result();
+  });
   t_.comm.barrier();
+  enter(Section::kEnd);
   return ExitCode::kDone;
 }
 
 }  // namespace
 
-ExitCode run_training(Trainer& trainer, const LoopOptions& options, const StopWatch& watch) {
+ExitCode run_training(Trainer& trainer, const LoopOptions& options, StopWatch& watch) {
   return Loop(trainer, options, watch).run();
 }
 

@@ -11,6 +11,8 @@
 #include "trainer/progress.h"
 #include "trainer/run_dir.h"
 #include "trainer/stop.h"
+#include "trainer/watch/activity.h"
+#include "trainer/watch/watchdog.h"
 
 namespace nf::train {
 
@@ -19,9 +21,11 @@ struct LoopOptions {
   std::string resume = "auto";   // auto, never, or a checkpoint folder
   std::string command;           // for the start line
   bool quiet = false;            // no progress on stderr
+  Activity* activity = nullptr;  // told what this rank does
+  Watchdog* watchdog = nullptr;  // told how long steps take
 };
 
 // Returns kDone or kPreempted; throws for everything else (AgreedError where all ranks do).
-ExitCode run_training(Trainer& trainer, const LoopOptions& options, const StopWatch& watch);
+ExitCode run_training(Trainer& trainer, const LoopOptions& options, StopWatch& watch);
 
 }  // namespace nf::train

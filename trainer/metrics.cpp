@@ -31,7 +31,8 @@ Metrics::Metrics(const RunDirectory& directory, uint64_t first_step, uint64_t fi
       quarantine_path_(directory.file("quarantine.jsonl")) {
   read_jsonl(directory.file("metrics.jsonl"), [&](const Json& line) {
     if (line.value("kind", "") == "eval")
-      evals_.emplace_back(line.value("step", uint64_t{0}), line.value("weights", ""));
+      evals_.push_back({line.value("step", uint64_t{0}), line.value("weights", ""),
+                        line.value("loss", 0.0), line.value("top1", 0.0)});
   });
   if (std::filesystem::exists(quarantine_path_)) {
     quarantine_ = std::make_unique<JsonlWriter>(quarantine_path_, [&](const Json& line) {
@@ -84,6 +85,7 @@ void Metrics::ledger(const StepResult& r) {
 }
 
 void Metrics::quarantine(const Json& bad_sample) {
+  const std::lock_guard lock(quarantine_mutex_);
   if (!quarantine_) quarantine_ = std::make_unique<JsonlWriter>(quarantine_path_);
   quarantine_->append(bad_sample);
   ++bad_samples_;
@@ -95,7 +97,7 @@ void Metrics::eval(uint64_t step, const std::string& split, const std::string& w
   line.update(to_json(r));
   line["time"] = now_seconds();
   metrics_.append(line);
-  evals_.emplace_back(step, weights);
+  evals_.push_back({step, weights, r.loss, r.top1});
   const std::string name = split + (weights == "ema" ? "_ema" : "");
   if (events_)
     events_->add(step,
@@ -110,13 +112,27 @@ void Metrics::end(const std::string& reason, uint64_t step) {
 void Metrics::sync() {
   metrics_.sync();
   ledger_.sync();
+  const std::lock_guard lock(quarantine_mutex_);
   if (quarantine_) quarantine_->sync();
 }
 
 bool Metrics::has_eval(uint64_t step, const std::string& weights) const {
-  for (const auto& [s, w] : evals_)
-    if (s == step && w == weights) return true;
+  for (const Eval& e : evals_)
+    if (e.step == step && e.weights == weights) return true;
   return false;
+}
+
+std::optional<Metrics::Best> Metrics::best_eval(const std::string& by) const {
+  bool averaged = false;
+  for (const Eval& e : evals_) averaged = averaged || e.weights == "ema";
+  std::optional<Best> best;
+  for (const Eval& e : evals_) {
+    if (averaged && e.weights != "ema") continue;
+    const double figure = by == "loss" ? e.loss : e.top1;
+    if (!best || (by == "loss" ? figure < best->figure : figure > best->figure))
+      best = Best{e.step, figure};
+  }
+  return best;
 }
 
 double Metrics::device_seconds() const {

@@ -5,7 +5,10 @@
 
 #include <chrono>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "core/jsonl.h"
 #include "trainer/evaluate.h"
@@ -31,8 +34,15 @@ class Metrics {
   void eval(uint64_t step, const std::string& split, const std::string& weights,
             const EvalResult& r);
   void end(const std::string& reason, uint64_t step);
-  void sync();  // before a checkpoint: what it claims must be on disk
+  // Before a checkpoint: what it claims must be on disk. The one call that another thread may make.
+  void sync();
 
+  struct Best {
+    uint64_t step;
+    double figure;
+  };
+  // Of the evaluations so far, by "loss" or "top1"; of the averaged weights where there are any.
+  std::optional<Best> best_eval(const std::string& by) const;
   bool has_eval(uint64_t step, const std::string& weights) const;
   double device_seconds() const;  // of all sessions until now
   int64_t restarts() const { return accounting_.sessions; }
@@ -42,10 +52,16 @@ class Metrics {
   Accounting accounting_;  // of the sessions before this one
   std::chrono::steady_clock::time_point start_;
   int ranks_;
-  std::vector<std::pair<uint64_t, std::string>> evals_;
+  struct Eval {
+    uint64_t step;
+    std::string weights;
+    double loss, top1;
+  };
+  std::vector<Eval> evals_;
   uint64_t bad_samples_ = 0;
   JsonlWriter metrics_, ledger_;
   std::filesystem::path quarantine_path_;
+  std::mutex quarantine_mutex_;
   std::unique_ptr<JsonlWriter> quarantine_;
   std::unique_ptr<EventFile> events_;
 };

@@ -3,14 +3,19 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "trainer/comm/communicator.h"
+#include "trainer/watch/activity.h"
+#include "trainer/watch/watchdog.h"
 
 namespace nf::train {
 
 struct Ranks {
   Communicator& comm;
   std::function<void(double)> set_timeout;  // comm.timeout_seconds, once the config is known
+  Activity& activity;                       // what this rank does, for the watchdog
+  std::unique_ptr<Watchdog> watchdog = {};  // null: one rank alone
 };
 
 // Runs body on every rank, started by mpirun, srun or alone. Errors that all ranks share are

@@ -1,6 +1,8 @@
 // See run_config.h.
 #include "trainer/run_config.h"
 
+#include <charconv>
+
 #include "core/error.h"
 
 namespace nf::train {
@@ -114,10 +116,17 @@ void CommConfig::visit(Fields& f) {
     {.affects_result = false, .one_of = {"auto", "mpi", "nccl"}});
   f("reduction", reduction,
     "exact: fixed summation tree, same bits for any number of ranks; fast: the library's "
-    "all-reduce",
-    one_of({"exact", "fast"}));
+    "all-reduce; fixed64: integer sums, slow, to check the others",
+    one_of({"exact", "fast", "fixed64"}));
   f("timeout_seconds", timeout_seconds,
     "a collective that takes longer ends the job with exit code 5", runtime(1));
+  f("heartbeat_seconds", heartbeat_seconds,
+    "a rank that gives no sign of life for this long, or stands still in a step for much longer "
+    "than "
+    "steps took so far, ends the job with exit code 5; 0: no watchdog",
+    runtime(0));
+  f("shared_memory", shared_memory,
+    "ranks of one host sum gradients in memory they share instead of sending messages", runtime());
 }
 
 void CheckpointConfig::visit(Fields& f) {
@@ -126,6 +135,12 @@ void CheckpointConfig::visit(Fields& f) {
   f("every_minutes", every_minutes, "minutes between checkpoints, whichever comes first; 0: off",
     runtime(0));
   f("keep", keep, "newest checkpoints to keep", runtime(1));
+  f("keep_every_steps", keep_every_steps,
+    "keep the checkpoints of these multiples for ever; 0: none", runtime(0));
+  f("keep_best", keep_best, "keep the checkpoint that is best on evaluate.split, by this figure",
+    {.affects_result = false, .one_of = {"loss", "top1", "none"}});
+  f("background", background,
+    "write checkpoints from a copy on a thread of its own while training goes on", runtime());
 }
 
 void EvaluateConfig::visit(Fields& f) {
@@ -154,6 +169,15 @@ void LogConfig::visit(Fields& f) {
   f("tensorboard", tensorboard, "write TensorBoard event files", runtime());
 }
 
+void TrainConfig::visit(Fields& f) {
+  f("on_non_finite", on_non_finite,
+    "when loss or gradient is not finite: stop (exit 6), or skip the update and go on",
+    one_of({"stop", "skip"}));
+  f("profile", profile,
+    "write timeline/rank_NNNNN.json (Chrome trace) of these steps, as in \"20..25\"; empty: none",
+    runtime());
+}
+
 Fields RunConfig::fields() {
   Fields f;
   f.section("run", run);
@@ -171,7 +195,24 @@ Fields RunConfig::fields() {
   f.section("init", init);
   f.section("limit", limit);
   f.section("log", log);
+  f.section("train", train);
   return f;
+}
+
+std::optional<StepRange> parse_step_range(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  StepRange r{};
+  const size_t dots = text.find("..");
+  const char* const end = text.data() + text.size();
+  const auto number = [](const char* from, const char* to, uint64_t& out) {
+    const auto [stop, error] = std::from_chars(from, to, out);
+    return error == std::errc() && stop == to && from != to;
+  };
+  if (dots == std::string::npos || !number(text.data(), text.data() + dots, r.first) ||
+      !number(text.data() + dots + 2, end, r.last) || r.first == 0 || r.last < r.first)
+    throw Error(ExitCode::kUsage, "train.profile",
+                "train.profile must be a range of steps such as \"20..25\", not \"" + text + "\"");
+  return r;
 }
 
 void check_run_config(const RunConfig& c) {
@@ -190,6 +231,11 @@ void check_run_config(const RunConfig& c) {
     problems.push_back("loss.label_smoothing applies to loss.kind = \"softmax\" only");
   if (c.init.new_head && c.init.weights.empty())
     problems.push_back("init.new_head needs init.weights");
+  try {
+    parse_step_range(c.train.profile);
+  } catch (const Error& e) {
+    problems.push_back(e.what());
+  }
   if (c.evaluate.every_steps > 0 && c.evaluate.split.empty())
     problems.push_back("evaluate.every_steps needs evaluate.split");
   if (c.model.depths.size() != c.model.widths.size() && !c.model.depths.empty() &&

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,8 @@ struct CommConfig {
   std::string backend = "auto";
   std::string reduction = "exact";
   double timeout_seconds = 600;
+  double heartbeat_seconds = 6;
+  bool shared_memory = true;
   void visit(Fields& f);
 };
 
@@ -101,6 +104,15 @@ struct CheckpointConfig {
   int64_t every_steps = 1000;
   double every_minutes = 0;
   int64_t keep = 3;
+  int64_t keep_every_steps = 0;
+  std::string keep_best = "loss";
+  bool background = true;
+  void visit(Fields& f);
+};
+
+struct TrainConfig {
+  std::string on_non_finite = "stop";
+  std::string profile;
   void visit(Fields& f);
 };
 
@@ -147,6 +159,7 @@ struct RunConfig {
   InitConfig init;
   LimitConfig limit;
   LogConfig log;
+  TrainConfig train;
 
   Fields fields();  // of this object: keep it alive as long as the list
 };
@@ -155,6 +168,11 @@ struct RunConfig {
 // init.weights) count from the working directory. Throws Error(kUsage) with all errors at once.
 RunConfig load_run_config(const std::filesystem::path& file,
                           const std::vector<std::string>& overrides);
+// "20..25" -> {20, 25}; "" -> nullopt. Throws Error(kUsage) for anything else.
+struct StepRange {
+  uint64_t first, last;
+};
+std::optional<StepRange> parse_step_range(const std::string& text);
 // The checks that span keys: divisibility, splits, sizes. Throws Error(kUsage).
 void check_run_config(const RunConfig& config);
 

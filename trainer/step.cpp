@@ -1,22 +1,28 @@
 // See step.h. Order of a step: design.md section 4.
 #include "trainer/step.h"
 
-#include <torch/csrc/autograd/autograd.h>
+#include <fmt/format.h>
 
 #include <cmath>
 
 #include "core/check.h"
 #include "core/error.h"
+#include "core/timeline.h"
+#include "trainer/agreement.h"
 #include "trainer/comm/control.h"
 #include "trainer/optim/loss.h"
 
 namespace nf::train {
 namespace {
 
-// Sums over a micro-batch's valid samples; gathered over ranks in micro-batch order.
-struct Sums {
-  double loss = 0, top1 = 0;
-};
+[[noreturn]] void throw_not_finite(const StepResult& r) {
+  throw AgreedError(ExitCode::kNotFinite, "step " + std::to_string(r.step),
+                    r.not_finite + " is not finite in the batch of positions [" +
+                        std::to_string(r.begin) + ", " + std::to_string(r.end) +
+                        "); weights are those of step " + std::to_string(r.step - 1),
+                    "lower optimizer.learning_rate or optimizer.agc_clip, or set "
+                    "train.on_non_finite = \"skip\"; nf-audit where tells which samples these are");
+}
 
 at::Tensor as_tensor(std::span<const float> buffer, at::Device device) {
   return at::from_blob(const_cast<float*>(buffer.data()), {static_cast<int64_t>(buffer.size())},
@@ -51,14 +57,7 @@ LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets&
                                t.config.loss.label_smoothing);
 }
 
-// Writes the gradient of the micro-batch's summed loss into `gradient` (laid out as
-// trainer.layout).
-Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float> gradient) {
-  const at::Tensor flat = as_tensor(gradient, t.gradient_path.device);
-  flat.zero_();
-  if (batch.count == 0) return {};
-  std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
-  for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
+model::ForwardOptions training_options(const Trainer& t, std::span<const uint64_t> positions) {
   model::ForwardOptions options;
   options.training = true;
   options.compute = t.config.precision.compute == "bfloat16" ? at::kBFloat16 : at::kFloat;
@@ -66,31 +65,81 @@ Sums forward_backward(Trainer& t, const data::MicroBatch& batch, std::span<float
   options.stochastic_depth = t.config.model.stochastic_depth;
   options.seed = static_cast<uint64_t>(t.config.run.seed);
   options.positions = positions;
+  return options;
+}
 
-  const at::Tensor logits = t.net.forward(normalized_images(batch, t.device), options);
+// Writes the gradient of the micro-batch's summed loss into the reducer's buffer, which may begin
+// to exchange it on the way.
+LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* timeline) {
+  const at::Tensor flat = as_tensor(t.reducer.buffer(), t.gradient_path.device);
+  if (batch.count == 0) {
+    flat.zero_();
+    return {};
+  }
+  std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
+  for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
   const Targets targets = make_targets(t, batch);
-  const LossResult loss = batch_loss(t, logits, targets);
-  std::vector<at::Tensor> inputs;
-  for (const auto& p : t.params) inputs.push_back(p.value);
-  const auto grads =
-      torch::autograd::grad({loss.sum}, inputs, {}, false, false, /*allow_unused=*/true);
+  at::Tensor logits;
+  LossResult loss;
+  {
+    const Timeline::Span span(timeline, "forward");
+    logits = t.net.forward(normalized_images(batch, t.device), training_options(t, positions));
+    loss = batch_loss(t, logits, targets);
+  }
+  {
+    const Timeline::Span span(timeline, "backward");
+    t.backward.run(loss.sum, flat, [&](size_t offset) { t.reducer.ready_from(offset); });
+  }
   at::NoGradGuard no_grad;
-  for (size_t i = 0; i < grads.size(); ++i)
-    if (grads[i].defined()) t.layout.view(flat, i).copy_(grads[i]);
-  Sums sums;
+  LeafSums sums;
   sums.loss = loss.sum.item<double>();
   sums.top1 = static_cast<double>(
       count_correct(logits.detach(), targets.first, targets.weights).top1.item<int64_t>());
   return sums;
 }
 
-[[noreturn]] void throw_not_finite(const StepResult& r, const std::string& what) {
-  throw Error(ExitCode::kNotFinite, "step " + std::to_string(r.step),
-              what + " is not finite in the batch of positions [" + std::to_string(r.begin) + ", " +
-                  std::to_string(r.end) + "); weights are those of step " +
-                  std::to_string(r.step - 1),
-              "lower optimizer.learning_rate or optimizer.agc_clip; nf-audit where tells which "
-              "samples these are");
+// The rank's micro-batches: gradients go to the reducer, figures to `own`.
+Control run_micro_batches(Trainer& t, const StepHooks& hooks, StepResult& r,
+                          std::vector<LeafSums>& own) {
+  Control control;
+  for (uint64_t m = t.plan.first(); m < t.plan.last(); ++m) {
+    std::optional<data::MicroBatch> batch;
+    {
+      const Timeline::Span span(hooks.timeline, "wait for data");
+      const Waiting waiting(hooks.activity, Wait::kData);
+      batch = t.loader->next();
+    }
+    NF_CHECK(batch.has_value(), "the plan ended before the run");
+    if (hooks.taken) hooks.taken(r.step, *batch);
+    own.push_back(forward_backward(t, *batch, hooks.timeline));
+    t.reducer.add(m);
+    control.sample_digest += data::batch_digest(batch->range.begin, batch->samples);
+    control.valid_samples += batch->count - static_cast<int64_t>(batch->bad.size());
+    r.bad_here.insert(r.bad_here.end(), batch->bad.begin(), batch->bad.end());
+    t.loader->recycle(std::move(*batch));
+  }
+  return control;
+}
+
+// The figures that all ranks share, from what each brought.
+void unite(Trainer& t, const Control& control, const std::vector<LeafSums>& leaves, StepResult& r) {
+  r.digest = control.sample_digest;
+  r.bad = static_cast<int64_t>(r.end - r.begin) - control.valid_samples;
+  r.stop = control.stop_flags;
+  r.slowest_seconds = control.step_seconds;
+  r.error_code = control.error_code;
+  const double valid = std::max<double>(1.0, static_cast<double>(control.valid_samples));
+  std::vector<double> losses, hits;
+  for (size_t m = 0; m < leaves.size(); ++m) {
+    losses.push_back(leaves[m].loss);
+    hits.push_back(leaves[m].top1);
+    if (!std::isfinite(leaves[m].loss) && r.not_finite.empty()) {
+      const auto range = t.plan.range(r.step - 1, m);
+      r.not_finite = fmt::format("the loss of positions [{}, {})", range->begin, range->end);
+    }
+  }
+  r.loss = GradReducer::tree_sum(losses) / valid;
+  r.top1 = GradReducer::tree_sum(hits) / valid;
 }
 
 }  // namespace
@@ -114,42 +163,35 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
   r.step = t.step + 1;
   r.begin = t.position();
   r.end = std::min(r.begin + t.plan.batch_size, t.plan.end_position);
-  Control control;
-  std::vector<double> losses, hits;
-  for (uint64_t m = t.plan.first(); m < t.plan.last(); ++m) {
-    const auto batch = t.loader->next();
-    NF_CHECK(batch.has_value(), "the plan ended before the run");
-    if (hooks.taken) hooks.taken(r.step, *batch);
-    const Sums sums = forward_backward(t, *batch, t.reducer.buffer());
-    t.reducer.add(m);
-    losses.push_back(sums.loss);
-    hits.push_back(sums.top1);
-    control.sample_digest += data::batch_digest(batch->range.begin, batch->samples);
-    control.valid_samples += batch->count - static_cast<int64_t>(batch->bad.size());
-    r.bad_here.insert(r.bad_here.end(), batch->bad.begin(), batch->bad.end());
-  }
-  const std::span<const float> sum = t.reducer.finish();
-  control.stop_flags = hooks.stop_request ? hooks.stop_request() : 0;
-  control = agree(t.comm, control);
-  r.digest = control.sample_digest;
-  r.bad = static_cast<int64_t>(r.end - r.begin) - control.valid_samples;
-  r.stop = control.stop_flags;
-  const double valid = std::max<double>(1.0, static_cast<double>(control.valid_samples));
-  r.loss = GradReducer::tree_sum(gather_leaves(t.comm, t.plan.micro_batches, losses)) / valid;
-  r.top1 = GradReducer::tree_sum(gather_leaves(t.comm, t.plan.micro_batches, hits)) / valid;
   r.learning_rate = learning_rate(t.schedule, t.step);
-  if (!std::isfinite(r.loss)) throw_not_finite(r, "the loss");
+  std::vector<LeafSums> own, leaves;
+  Control mine = run_micro_batches(t, hooks, r, own);
+  std::optional<Waiting> waiting(std::in_place, hooks.activity, Wait::kRanks);
+  const std::span<const float> sum = t.reducer.finish();
+  mine.stop_flags = hooks.stop_request ? hooks.stop_request() : 0;
+  mine.error_code = hooks.error_code ? hooks.error_code() : 0;
+  mine.step_seconds = hooks.last_step_seconds;
+  const Control control = agree(t.comm, mine, t.plan.micro_batches, own, &leaves);
+  waiting.reset();
+  unite(t, control, leaves, r);
 
+  const Timeline::Span span(hooks.timeline, "update");
   at::NoGradGuard no_grad;
   t.gradients.copy_(as_tensor(sum, t.gradient_path.device));
-  t.gradients.mul_(1.0 / valid);
-  const StepStats stats =
-      t.sgd.step(r.learning_rate);  // AGC, decay, momentum, update: only if all is finite
-  if (!stats.finite) throw_not_finite(r, "the gradient of " + stats.first_non_finite);
-  if (t.ema) t.ema->update(t.step);
-  r.grad_norm = stats.grad_norm;
-  r.agc_units = stats.units;
-  r.agc_clipped = stats.clipped;
+  t.reducer.release();
+  t.gradients.mul_(1.0 / std::max<double>(1.0, static_cast<double>(control.valid_samples)));
+  if (r.not_finite.empty()) {  // AGC, decay, momentum, update: only if all is finite
+    const StepStats stats = t.sgd.step(r.learning_rate);
+    if (!stats.finite) r.not_finite = "the gradient of " + stats.first_non_finite;
+    r.grad_norm = stats.grad_norm;
+    r.agc_units = stats.units;
+    r.agc_clipped = stats.clipped;
+  }
+  if (r.not_finite.empty()) {
+    if (t.ema) t.ema->update(t.step);
+  } else if (t.config.train.on_non_finite == "stop") {
+    throw_not_finite(r);
+  }
   t.step = r.step;
   return r;
 }

@@ -11,6 +11,11 @@
 
 #include "data_pipeline/loader.h"
 #include "trainer/build.h"
+#include "trainer/watch/activity.h"
+
+namespace nf {
+class Timeline;
+}
 
 namespace nf::train {
 
@@ -26,16 +31,23 @@ struct StepResult {
   int64_t bad = 0;                        // undecodable samples in the batch, over all ranks
   std::vector<data::BadSample> bad_here;  // this rank's
   uint64_t stop = 0;                      // stop requests of all ranks (StopReason bits)
+  int error_code = 0;                     // a rank's failure beside the step (a save): ExitCode
+  double slowest_seconds = 0;             // the slowest rank's step before this one
+  std::string not_finite;                 // what was not finite, and so not used; empty: all was
 };
 
 struct StepHooks {
   std::function<void(uint64_t step, const data::MicroBatch&)>
       taken;                               // at the moment a step takes samples (trace)
   std::function<uint64_t()> stop_request;  // this rank's StopReason
+  std::function<int()> error_code;         // this rank's failure beside the step; 0: none
+  double last_step_seconds = 0;            // this rank's
+  Timeline* timeline = nullptr;            // spans of this step; null: none
+  Activity* activity = nullptr;            // told what the step waits for
 };
 
-// Throws Error(kNotFinite), on every rank alike and with weights untouched, when loss or gradient
-// is not finite.
+// When loss or gradient is not finite, no weight, momentum or average changes, on every rank alike:
+// throws AgreedError(kNotFinite), or with train.on_non_finite = "skip" goes on to the next batch.
 StepResult train_step(Trainer& trainer, const StepHooks& hooks);
 
 // [count, size, size, 3] uint8 of a micro-batch -> [count, 3, size, size] float32 on the device,

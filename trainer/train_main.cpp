@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "core/command_line.h"
 #include "trainer/agreement.h"
 #include "trainer/dry_run.h"
@@ -63,8 +65,16 @@ int run(train::Ranks& ranks, int argc, char** argv) {
   std::optional<int> code;
   train::together(ranks.comm, [&] { code = prepare(argc, argv, ranks.comm, config, options); });
   if (code) return *code;
-  const train::StopWatch watch(config.limit.wall_minutes);
+  const char* job_end = std::getenv("SLURM_JOB_END_TIME");
+  train::StopWatch watch(config.limit.wall_minutes, job_end ? std::atof(job_end) : 0);
   ranks.set_timeout(config.comm.timeout_seconds);
+  if (config.comm.heartbeat_seconds <= 0) ranks.watchdog.reset();
+  if (ranks.watchdog) {
+    ranks.watchdog->set_limits(config.comm.heartbeat_seconds, config.comm.timeout_seconds);
+    ranks.watchdog->set_report_path(options.output / "hang-report.json");
+  }
+  options.activity = &ranks.activity;
+  options.watchdog = ranks.watchdog.get();
   at::set_num_threads(static_cast<int>(config.run.threads_per_rank));
   std::unique_ptr<train::Trainer> trainer;
   train::together(ranks.comm,

@@ -31,7 +31,7 @@ class SameBits : public testing::Test {
     train::LoopOptions options;
     options.output = *scratch_ / name;
     options.quiet = true;
-    const train::StopWatch watch(0);
+    train::StopWatch watch(0);
     const auto body = [&](train::Communicator& comm) {
       at::set_num_threads(1);
       train::Trainer trainer(config, comm);

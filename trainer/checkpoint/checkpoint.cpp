@@ -170,7 +170,9 @@ void save_checkpoint(const fs::path& checkpoints_dir, const Snapshot& snapshot) 
 }
 
 fs::path follow_latest(const fs::path& path) {
-  if (path.filename() != kLatestName || !fs::is_regular_file(path)) return path;
+  if ((path.filename() != kLatestName && path.filename() != kBestName) ||
+      !fs::is_regular_file(path))
+    return path;
   std::string name = read_file(path);
   while (!name.empty() && name.back() == '\n') name.pop_back();
   return step_of_name(name) ? path.parent_path() / name : path;

@@ -64,7 +64,7 @@ std::optional<Loaded> load_latest(const std::filesystem::path& checkpoints_dir,
 // Error(kWeights).
 Loaded load_checkpoint(const std::filesystem::path& directory);
 
-// The checkpoint that a `latest` pointer file names; any other path as it is.
+// The checkpoint that a pointer file (`latest`, `best`) names; any other path as it is.
 std::filesystem::path follow_latest(const std::filesystem::path& path);
 
 struct CheckpointEntry {

@@ -12,6 +12,7 @@
 namespace nf::train {
 
 inline constexpr const char* kLatestName = "latest";
+inline constexpr const char* kBestName = "best";
 inline constexpr const char* kStateName = "state.json";
 inline constexpr const char* kModelName = "model.safetensors";
 inline constexpr const char* kOptimizerName = "optimizer.safetensors";

@@ -6,9 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "trainer/comm/peer_memory.h"
 
 namespace nf::train {
 
@@ -32,6 +35,16 @@ class Communicator {
                           std::span<const size_t> bytes) = 0;
   // The library's own float sum: fast, order not fixed (comm.reduction = "fast").
   virtual void all_reduce_sum_fast(std::span<float> data) = 0;
+  // A block of memory of this rank that all ranks read and write in place; null where they cannot
+  // (several hosts, no common memory). Collective; sizes may differ.
+  virtual std::unique_ptr<PeerMemory> share(size_t bytes) = 0;
+
+  virtual double timeout_seconds() const = 0;
+  // Throws Error(kRank) when the group cannot go on: for waits that do not go through a call.
+  virtual void check_group() = 0;
+  // This rank gives up: its calls under way in other threads, and all later ones, throw
+  // Error(kRank).
+  virtual void interrupt(const std::string& why) = 0;
   // Ends every rank of the job with this exit code. Does not return. The only call allowed after an
   // Error(kRank).
   [[noreturn]] virtual void abort(int exit_code) = 0;

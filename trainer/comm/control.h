@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "trainer/comm/communicator.h"
 
@@ -16,10 +18,19 @@ struct Control {
   int64_t valid_samples = 0;   // summed
   int error_code = 0;          // an ExitCode, 0 = none; the largest
   uint64_t sample_digest = 0;  // summed modulo 2^64
+  double step_seconds = 0;     // the slowest rank's last step
   // Set by agree(): the first rank that is not finite or has error_code > 0; -1 = none.
   int first_faulty_rank = -1;
 };
 
-Control agree(Communicator& comm, const Control& mine);
+// What a micro-batch adds to a step's figures; sums over its valid samples.
+struct LeafSums {
+  double loss = 0, top1 = 0;
+};
+
+// `own`: this rank's micro-batches in order; `all` (if given) gets those of all ranks, in order,
+// bit for bit. own.size() must follow from micro_batch_range() for `micro_batches`.
+Control agree(Communicator& comm, const Control& mine, uint64_t micro_batches = 0,
+              std::span<const LeafSums> own = {}, std::vector<LeafSums>* all = nullptr);
 
 }  // namespace nf::train

@@ -2,234 +2,266 @@
 #include "trainer/comm/grad_reducer.h"
 
 #include <algorithm>
-#include <optional>
+#include <atomic>
+#include <condition_variable>
+#include <ctime>
+#include <exception>
+#include <mutex>
+#include <thread>
 
 #include "core/check.h"
 #include "core/error.h"
-#include "trainer/comm/sum_tree.h"
+#include "core/timeline.h"
+#include "trainer/comm/bucket_exchange.h"
 
 namespace nf::train {
 namespace {
 
-constexpr size_t kSliceAlignment = 16;  // floats: a cache line
-
-// Slice `rank` of n elements: every slice starts at a multiple of kSliceAlignment; the last ones
-// may be short or empty.
-std::pair<size_t, size_t> slice_range(size_t n, int rank, int world) {
-  const size_t w = static_cast<size_t>(world), r = static_cast<size_t>(rank);
-  const size_t per_rank = (n + w - 1) / w;
-  const size_t step = (per_rank + kSliceAlignment - 1) / kSliceAlignment * kSliceAlignment;
-  return {std::min(n, r * step), std::min(n, (r + 1) * step)};
+// 256 KiB to 16 MiB: small nets get a few buckets to overlap, large ones bounded staging memory.
+size_t bucket_length(size_t wanted, size_t elements) {
+  if (wanted > 0) return wanted;
+  return std::clamp(elements / 16, size_t{1} << 16, size_t{1} << 22);
 }
 
-const std::byte* bytes_of(const float* p) { return reinterpret_cast<const std::byte*>(p); }
-std::byte* bytes_of(float* p) { return reinterpret_cast<std::byte*>(p); }
+std::vector<FoldPlan> fold_plans(uint64_t v, int world, Reduction reduction) {
+  std::vector<FoldPlan> plans;
+  for (int r = 0; r < world; ++r) {
+    const auto [begin, end] = micro_batch_range(v, r, world);
+    plans.push_back(reduction == Reduction::kFixed64 ? make_unfolded_plan(begin, end)
+                                                     : make_fold_plan(begin, end, v));
+  }
+  return plans;
+}
+
+std::unique_ptr<BucketExchange> make_exchange(const ExchangeParts& parts,
+                                              const ReducerOptions& options, bool& shared) {
+  shared = false;
+  if (options.reduction == Reduction::kFixed64) return make_fixed64_exchange(parts);
+  if (options.reduction == Reduction::kFast) return make_library_exchange(parts);
+  if (parts.comm.size() > 1 && options.shared_memory && !options.ops)
+    if (auto peer = make_peer_exchange(parts)) {
+      shared = true;
+      return peer;
+    }
+  return make_message_exchange(parts);
+}
+
+double thread_cpu_seconds() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
 
 }  // namespace
 
 struct GradReducer::Impl {
-  Impl(Communicator& c, uint64_t v, size_t n, Reduction r, BufferOps* o, size_t bucket_length)
+  Impl(Communicator& c, uint64_t v, size_t n, const ReducerOptions& options)
       : comm(c),
-        micro_batches(v),
         elements(n),
-        bucket(bucket_length),
-        reduction(r),
-        ops(o ? *o : host_ops),
-        fold(v) {
-    NF_CHECK(bucket > 0);
+        bucket(bucket_length(options.bucket_elements, n)),
+        ops(options.ops ? *options.ops : host_ops) {
     if (static_cast<uint64_t>(comm.size()) > v)
       throw Error(ExitCode::kUsage, "batch.micro_batches",
                   std::to_string(comm.size()) + " ranks share " + std::to_string(v) +
                       " micro-batches: some would have none",
                   "start at most " + std::to_string(v) + " ranks, or raise batch.micro_batches");
-    std::vector<TreeNode> nodes;
-    for (int rank = 0; rank < comm.size(); ++rank) {
-      const auto [begin, end] = micro_batch_range(v, rank, comm.size());
-      const auto own = maximal_subtrees(begin, end, v);
-      subtrees.push_back(own.size());
-      nodes.insert(nodes.end(), own.begin(), own.end());
-    }
-    order = order_of_additions(nodes, v);
     std::tie(first, last) = micro_batch_range(v, comm.rank(), comm.size());
     next = first;
+    ExchangeParts parts{comm, ops, fold_plans(v, comm.size(), options.reduction), v, n};
+    plan = parts.plans[static_cast<size_t>(comm.rank())];
+    exchange = make_exchange(parts, options, shared);
+    // On a device the gradient is still being computed when its kernels have been queued: there the
+    // exchange runs in finish().
+    if (comm.size() > 1 && !options.ops)
+      worker = std::jthread([this](std::stop_token s) { work(s); });
+  }
+  ~Impl() {
+    bool busy = false;
+    {
+      const std::lock_guard lock(mutex);
+      busy = exchanging;
+    }
+    if (busy) comm.interrupt("a step ended before its exchange");  // or the worker waits for peers
+    worker.request_stop();
+    changed.notify_all();
   }
 
-  size_t acquire();
-  void add_current();
-  float* grown(std::shared_ptr<float[]>& memory, size_t& capacity, size_t wanted);
-  void reduce_bucket(size_t begin, size_t end);
-  void reduce_fast();
+  bool is_last() const { return next + 1 == last; }
+  void fold(size_t leaf, size_t begin, size_t end);
+  void exchange_bucket(size_t begin, size_t end);
+  void exchange_all();
+  void work(std::stop_token stop);
+  void wait_for_worker();
 
   Communicator& comm;
-  const uint64_t micro_batches;
   const size_t elements, bucket;
-  const Reduction reduction;
   HostBufferOps host_ops;
   BufferOps& ops;
-
-  std::vector<size_t> subtrees;  // per rank: how many partial sums it brings
-  std::vector<Addition> order;   // of all ranks' partial sums, numbered in rank order
+  FoldPlan plan;
+  std::unique_ptr<BucketExchange> exchange;
+  bool shared = false;
   uint64_t first = 0, last = 0;  // this rank's micro-batches
   uint64_t next = 0;             // the one that add() expects
+  bool open = false, filled = false, finished = false;
+  Timeline* timeline = nullptr;
 
-  TreeFold fold;  // operands are indices into buffers
-  std::vector<std::shared_ptr<float[]>> buffers;
-  std::vector<size_t> unused;
-  std::optional<size_t> current;
-  bool finished = false;
-  std::shared_ptr<float[]> packed, received;
-  size_t packed_capacity = 0, received_capacity = 0;
+  std::mutex mutex;
+  std::condition_variable changed;
+  size_t frontier = 0;         // elements from here on are final, in the last micro-batch
+  bool exchanging = false;     // the worker has a step to do
+  std::exception_ptr failure;  // of the worker
+  double worker_cpu = 0;
+  std::jthread worker;  // last: ends before what it uses
 };
 
-size_t GradReducer::Impl::acquire() {
-  if (unused.empty()) {
-    buffers.push_back(ops.allocate(elements));
-    return buffers.size() - 1;
-  }
-  const size_t index = unused.back();
-  unused.pop_back();
-  return index;
-}
-
-void GradReducer::Impl::add_current() {
-  fold.push({0, next}, *current, [&](size_t into, size_t from) {
-    float* const operands[] = {buffers[into].get(), buffers[from].get()};
-    const Addition addition[] = {{0, 1}};
-    ops.add(operands, addition, elements);
-    unused.push_back(from);
-  });
-  current.reset();
-  ++next;
-}
-
-float* GradReducer::Impl::grown(std::shared_ptr<float[]>& memory, size_t& capacity, size_t wanted) {
-  if (capacity < wanted) {
-    memory = ops.allocate(wanted);
-    capacity = wanted;
-  }
-  return memory.get();
-}
-
-// Sums elements [begin, end) over all ranks into the first held buffer. Each rank owns one slice:
-// it gets that slice of every partial sum, works off the tree and gives the result to all.
-void GradReducer::Impl::reduce_bucket(size_t begin, size_t end) {
-  const int world = comm.size();
-  const size_t n = end - begin;
-  const auto slice_length = [&](int rank) {
-    const auto [a, b] = slice_range(n, rank, world);
-    return b - a;
-  };
-  const size_t own = slice_length(comm.rank()), held = fold.held().size();
-  std::vector<size_t> send(world), receive(world), gather(world);
-  size_t partials = 0;
-  for (int r = 0; r < world; ++r) {
-    gather[r] = slice_length(r) * sizeof(float);
-    send[r] = gather[r] * held;
-    receive[r] = own * sizeof(float) * subtrees[r];
-    partials += subtrees[r];
-  }
-  float* const result = buffers[fold.held().front().operand].get() + begin;
-  const float* outgoing = result;  // a single partial sum lies ready, slice after slice
-  if (held > 1) {
-    float* to = grown(packed, packed_capacity, n * held);
-    outgoing = to;
-    for (int r = 0; r < world; ++r)
-      for (const auto& h : fold.held()) {
-        const size_t from = begin + slice_range(n, r, world).first;
-        ops.copy(to, buffers[h.operand].get() + from, slice_length(r));
-        to += slice_length(r);
-      }
-  }
-  float* const incoming = grown(received, received_capacity, own * partials);
-  comm.all_to_all(bytes_of(outgoing), send, bytes_of(incoming), receive);
-  std::vector<float*> operands(partials);
-  for (size_t i = 0; i < partials; ++i) operands[i] = incoming + i * own;
-  ops.add(operands, order, own);
-  comm.all_gather(bytes_of(incoming), bytes_of(result), gather);
-}
-
-void GradReducer::Impl::reduce_fast() {
-  const auto& held = fold.held();
+// The additions that are due once own micro-batch `leaf` is there, on a range of elements.
+void GradReducer::Impl::fold(size_t leaf, size_t begin, size_t end) {
+  const auto& additions = plan.additions[leaf];
+  if (additions.empty() || begin == end) return;
   std::vector<float*> operands;
-  std::vector<Addition> left_to_right;
-  operands.reserve(held.size());
-  for (const auto& h : held) operands.push_back(buffers[h.operand].get());
-  for (size_t i = 1; i < held.size(); ++i) left_to_right.push_back({0, i});
-  ops.add(operands, left_to_right, elements);
-  comm.all_reduce_sum_fast({operands[0], elements});
+  for (size_t i = 0; i < plan.buffers; ++i) operands.push_back(exchange->buffer(i) + begin);
+  ops.add(operands, additions, end - begin);
+}
+
+void GradReducer::Impl::exchange_bucket(size_t begin, size_t end) {
+  const Timeline::Span span(timeline, "exchange");
+  fold(plan.leaf_buffer.size() - 1, begin, end);
+  exchange->exchange(begin, end);
+}
+
+// From the end to the front, as a backward pass fills them.
+void GradReducer::Impl::exchange_all() {
+  for (size_t end = elements; end > 0;) {
+    const size_t begin = (end - 1) / bucket * bucket;
+    exchange_bucket(begin, end);
+    end = begin;
+  }
+}
+
+void GradReducer::Impl::work(std::stop_token stop) {
+  for (;;) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return exchanging || stop.stop_requested(); });
+    if (stop.stop_requested()) return;
+    try {
+      for (size_t end = elements; end > 0;) {
+        const size_t begin = (end - 1) / bucket * bucket;
+        changed.wait(lock, [&] { return frontier <= begin || stop.stop_requested(); });
+        if (stop.stop_requested()) return;
+        lock.unlock();
+        exchange_bucket(begin, end);
+        lock.lock();
+        end = begin;
+      }
+    } catch (...) {
+      if (!lock.owns_lock()) lock.lock();
+      failure = std::current_exception();
+    }
+    exchanging = false;
+    worker_cpu = thread_cpu_seconds();
+    changed.notify_all();
+  }
+}
+
+void GradReducer::Impl::wait_for_worker() {
+  const Timeline::Span span(timeline, "wait for exchange");
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return !exchanging; });
+  if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
 }
 
 GradReducer::GradReducer(Communicator& comm, uint64_t micro_batches, size_t elements,
-                         Reduction reduction, BufferOps* ops, size_t bucket_elements)
-    : impl_(
-          std::make_unique<Impl>(comm, micro_batches, elements, reduction, ops, bucket_elements)) {}
+                         const ReducerOptions& options)
+    : impl_(std::make_unique<Impl>(comm, micro_batches, elements, options)) {}
 
 GradReducer::~GradReducer() = default;
 
 std::span<float> GradReducer::buffer() {
   Impl& s = *impl_;
-  if (s.finished) {  // a new step: the last result is no longer needed
-    for (const auto& h : s.fold.held()) s.unused.push_back(h.operand);
-    s.fold.clear();
+  if (!s.open) {
+    if (s.next == s.first) s.exchange->begin_step();
     s.finished = false;
+    s.open = true;
+    if (s.is_last() && s.worker.joinable()) {
+      const std::lock_guard lock(s.mutex);
+      s.frontier = s.elements;
+      s.exchanging = true;
+      s.changed.notify_all();
+    }
   }
-  if (!s.current) s.current = s.acquire();
-  return {s.buffers[*s.current].get(), s.elements};
+  return {s.exchange->buffer(s.plan.leaf_buffer[s.next - s.first]), s.elements};
+}
+
+void GradReducer::ready_from(size_t offset) {
+  Impl& s = *impl_;
+  if (!s.open || !s.is_last() || !s.worker.joinable()) return;
+  const std::lock_guard lock(s.mutex);
+  NF_CHECK(offset <= s.frontier, "a gradient became ready twice");
+  // The worker sleeps until a whole bucket is there.
+  const bool crossed = offset == 0 || (offset - 1) / s.bucket < (s.frontier - 1) / s.bucket;
+  s.frontier = offset;
+  if (crossed) s.changed.notify_all();
 }
 
 void GradReducer::add(uint64_t micro_batch) {
   Impl& s = *impl_;
-  NF_CHECK(s.current.has_value(), "add() without buffer()");
+  NF_CHECK(s.open, "add() without buffer()");
   NF_CHECK(micro_batch == s.next && s.next < s.last, "micro-batches out of order");
-  s.add_current();
+  if (s.is_last()) {
+    if (s.elements > 0) ready_from(0);
+    s.filled = true;
+  } else {
+    const Timeline::Span span(s.timeline, "fold");
+    s.fold(s.next - s.first, 0, s.elements);
+  }
+  s.open = false;
+  ++s.next;
 }
 
 std::span<const float> GradReducer::finish() {
   Impl& s = *impl_;
-  NF_CHECK(s.next == s.last && !s.finished, "finish() before the rank's last add()");
-  NF_CHECK(!s.current.has_value(), "finish() with a buffer that was not added");
-  if (s.comm.size() > 1) {
-    if (s.reduction == Reduction::kFast) {
-      s.reduce_fast();
-    } else {
-      for (size_t begin = 0; begin < s.elements; begin += s.bucket)
-        s.reduce_bucket(begin, std::min(s.elements, begin + s.bucket));
-    }
+  NF_CHECK(s.next == s.last && s.filled && !s.finished, "finish() before the rank's last add()");
+  if (s.worker.joinable()) {
+    s.wait_for_worker();
+  } else {
+    s.exchange_all();
   }
+  s.filled = false;
   s.finished = true;
   s.next = s.first;
-  return {s.buffers[s.fold.held().front().operand].get(), s.elements};
+  return {s.exchange->finish(), s.elements};
 }
 
-size_t GradReducer::buffers() const { return impl_->buffers.size(); }
+void GradReducer::release() { impl_->exchange->release(); }
+
+size_t GradReducer::buffers() const { return impl_->plan.buffers; }
+bool GradReducer::in_shared_memory() const { return impl_->shared; }
+
+double GradReducer::exchange_cpu_seconds() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->worker_cpu;
+}
+
+void GradReducer::record(Timeline* timeline) {
+  // Between steps only: the worker reads it inside one.
+  NF_CHECK(!impl_->open && !impl_->filled);
+  impl_->timeline = timeline;
+}
 
 double GradReducer::tree_sum(std::span<const double> leaves) { return train::tree_sum(leaves); }
 
 Reduction parse_reduction(std::string_view text) {
   if (text == "exact") return Reduction::kExact;
   if (text == "fast") return Reduction::kFast;
+  if (text == "fixed64") return Reduction::kFixed64;
   throw Error(ExitCode::kUsage, "comm.reduction",
-              "must be one of \"exact\" \"fast\", not \"" + std::string(text) + "\"");
+              "must be one of \"exact\" \"fast\" \"fixed64\", not \"" + std::string(text) + "\"");
 }
 
 std::pair<uint64_t, uint64_t> micro_batch_range(uint64_t micro_batches, int rank, int world) {
   NF_CHECK(world >= 1 && rank >= 0 && rank < world);
   const uint64_t w = static_cast<uint64_t>(world), r = static_cast<uint64_t>(rank);
   return {r * micro_batches / w, (r + 1) * micro_batches / w};
-}
-
-std::vector<double> gather_leaves(Communicator& comm, uint64_t micro_batches,
-                                  std::span<const double> own) {
-  std::vector<size_t> bytes;
-  for (int r = 0; r < comm.size(); ++r) {
-    const auto [begin, end] = micro_batch_range(micro_batches, r, comm.size());
-    bytes.push_back((end - begin) * sizeof(double));
-  }
-  NF_CHECK(own.size_bytes() == bytes[static_cast<size_t>(comm.rank())]);
-  std::vector<double> all(micro_batches);
-  comm.all_gather(reinterpret_cast<const std::byte*>(own.data()),
-                  reinterpret_cast<std::byte*>(all.data()), bytes);
-  return all;
 }
 
 }  // namespace nf::train

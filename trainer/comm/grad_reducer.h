@@ -1,8 +1,9 @@
 // Sums the gradients of a step's V micro-batches in one fixed binary tree, whatever the number of
 // ranks: the same bits for every W from 1 to V. Tree: aligned ranges; node [k 2^j, (k+1) 2^j) =
 // left + right, a missing right side is skipped. A rank folds its own micro-batches into maximal
-// aligned subtrees; ranks exchange slices, each finishes its slice, then all gather. design.md
-// section 4.
+// aligned subtrees; then each rank finishes its slice of every bucket in tree order. Buckets are
+// exchanged by a thread of their own while the last micro-batch's backward still fills the ones
+// below. design.md section 4.
 #pragma once
 
 #include <cstdint>
@@ -16,43 +17,59 @@
 #include "trainer/comm/buffer_ops.h"
 #include "trainer/comm/communicator.h"
 
+namespace nf {
+class Timeline;
+}
+
 namespace nf::train {
 
-enum class Reduction { kExact, kFast };
+enum class Reduction {
+  kExact,   // the fixed tree
+  kFast,    // the library's all-reduce: other bits for another number of ranks
+  kFixed64  // integers: no order of additions, all micro-batches kept; the oracle
+};
 
-// "exact" or "fast" (comm.reduction); anything else throws Error(kUsage).
+// "exact", "fast" or "fixed64" (comm.reduction); anything else throws Error(kUsage).
 Reduction parse_reduction(std::string_view text);
 
-// Exchanges are cut into buckets of this many elements (16 MiB), so that staging memory does not
-// grow with the model. The sum is element by element, so bucket and slice borders cannot change a
-// bit.
-inline constexpr size_t kBucketElements = size_t{1} << 22;
+struct ReducerOptions {
+  Reduction reduction = Reduction::kExact;
+  BufferOps* ops = nullptr;    // null: host memory; must fit comm and outlive the reducer
+  size_t bucket_elements = 0;  // 0: chosen from the length; never changes a bit of an exact sum
+  bool shared_memory = true;   // ranks of one host add in shared memory; never changes a bit
+};
 
 class GradReducer {
  public:
   // elements: length of the flat gradient (float32). micro_batches: V; the rank's range follows
-  // from comm's rank and size. More ranks than micro-batches throws Error(kUsage). ops (host memory
-  // when null) must fit comm and outlive the reducer. Memory: one buffer per held subtree, log2(V /
-  // W) + 1 when V and W are powers of two, and about 2 buckets.
-  GradReducer(Communicator& comm, uint64_t micro_batches, size_t elements, Reduction reduction,
-              BufferOps* ops = nullptr, size_t bucket_elements = kBucketElements);
+  // from comm's rank and size. More ranks than micro-batches throws Error(kUsage). Collective.
+  // Memory: one buffer per held subtree (log2(V / W) + 1 when V and W are powers of two); with
+  // messages about 2 buckets more.
+  GradReducer(Communicator& comm, uint64_t micro_batches, size_t elements,
+              const ReducerOptions& options = {});
   ~GradReducer();
 
   // The flat buffer that the next micro-batch's gradient goes to (elements long, 64-byte aligned,
   // content undefined).
   std::span<float> buffer();
-  // A rank whose micro-batch has no valid sample fills it with zeros.
+  // While the last micro-batch's gradient is written, from the end to the front: all elements from
+  // `offset` on are final. Lets their exchange begin; ignored for other micro-batches.
+  void ready_from(size_t offset);
   // Takes the buffer as the gradient of this rank's micro-batch m (ascending order, each exactly
-  // once per step).
+  // once per step). A micro-batch without a valid sample is filled with zeros.
   void add(uint64_t micro_batch);
-  // After the rank's last add: the sum over all V micro-batches, on every rank; valid until the
-  // next buffer().
+  // After the rank's last add: the sum over all V micro-batches, on every rank. Rethrows what went
+  // wrong in the exchange.
   std::span<const float> finish();
+  // The sum is not read any more; the next buffer() does it too.
+  void release();
 
-  // Gradient-sized buffers allocated so far, for memory accounts.
-  size_t buffers() const;
+  size_t buffers() const;               // gradient-sized buffers, for memory accounts
+  bool in_shared_memory() const;        // the exchange moves no message
+  double exchange_cpu_seconds() const;  // CPU time of the exchange thread so far
+  void record(Timeline* timeline);      // spans of the exchange; null: none
 
-  // The same tree over scalars, one per micro-batch in order (losses in double; see gather_leaves).
+  // The same tree over scalars, one per micro-batch in order (losses in double).
   static double tree_sum(std::span<const double> leaves);
 
  private:
@@ -62,10 +79,5 @@ class GradReducer {
 
 // First and last (exclusive) micro-batch of a rank: floor(r V / W), floor((r + 1) V / W).
 std::pair<uint64_t, uint64_t> micro_batch_range(uint64_t micro_batches, int rank, int world);
-
-// Each rank gives one value per own micro-batch, in order; every rank gets all V, in order, bit for
-// bit.
-std::vector<double> gather_leaves(Communicator& comm, uint64_t micro_batches,
-                                  std::span<const double> own);
 
 }  // namespace nf::train

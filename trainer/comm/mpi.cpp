@@ -9,19 +9,25 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <exception>
+#include <mutex>
+#include <system_error>
 #include <vector>
 
 #include "core/check.h"
 #include "core/error.h"
 #include "trainer/comm/deadline.h"
+#include "trainer/comm/memfd.h"
 
 namespace nf::train {
 
 struct MpiSession::State {
-  double timeout = 0.0;
-  bool broken = false;  // some call failed: MPI must not be waited for again
+  std::atomic<double> timeout{0.0};
+  std::atomic<bool> broken{false};  // some call failed: MPI must not be waited for again
+  std::mutex mutex;
+  std::string interruption;  // why this rank gave up; empty: it did not
 };
 
 namespace {
@@ -58,6 +64,10 @@ class MpiCommunicator final : public Communicator {
   void all_gather(const std::byte* send, std::byte* receive,
                   std::span<const size_t> bytes) override;
   void all_reduce_sum_fast(std::span<float> data) override;
+  std::unique_ptr<PeerMemory> share(size_t bytes) override;
+  double timeout_seconds() const override { return state_->timeout; }
+  void check_group() override;
+  void interrupt(const std::string& why) override;
   [[noreturn]] void abort(int exit_code) override;
 
  private:
@@ -135,7 +145,17 @@ void MpiCommunicator::check(int code, const char* call) {
 }
 
 void MpiCommunicator::start(const char* call) {
-  if (state_->broken) fail(call, "an earlier call failed");
+  if (!state_->broken) return;
+  const std::lock_guard lock(state_->mutex);
+  fail(call, state_->interruption.empty() ? "an earlier call failed" : state_->interruption);
+}
+
+void MpiCommunicator::check_group() { start("check"); }
+
+void MpiCommunicator::interrupt(const std::string& why) {
+  const std::lock_guard lock(state_->mutex);
+  state_->interruption = "this rank gave up: " + why;
+  state_->broken = true;
 }
 
 void MpiCommunicator::send(Pending& pending, const char* call, Tag tag, int peer,
@@ -163,6 +183,7 @@ void MpiCommunicator::wait(Pending& pending, const char* call) {
                       MPI_STATUSES_IGNORE),
           call);
     if (done) return;
+    start(call);  // interrupted?
     if (deadline.passed())
       fail(call, unfinished_peers(pending) + " within " + seconds_text(deadline.seconds()));
     pause();
@@ -297,13 +318,53 @@ void MpiCommunicator::all_reduce_sum_fast(std::span<float> data) {
   wait(pending, "all_reduce_sum_fast");
 }
 
+namespace {
+
+struct MpiPeerMemory final : PeerMemory {
+  std::vector<std::unique_ptr<MemfdBlock>> blocks;
+  std::byte* of(int rank) const override { return blocks[static_cast<size_t>(rank)]->data(); }
+};
+
+}  // namespace
+
+std::unique_ptr<PeerMemory> MpiCommunicator::share(size_t bytes) {
+  auto memory = std::make_unique<MpiPeerMemory>();
+  memory->blocks.resize(ranks());
+  const auto own = static_cast<size_t>(rank_);
+  const auto attempt = [](const auto& work) -> int64_t {
+    try {
+      work();
+      return 0;
+    } catch (const std::system_error&) {
+      return 1;
+    }
+  };
+  int64_t failed = std::all_of(hosts_.begin(), hosts_.end(),
+                               [&](const std::string& h) { return h == hosts_.front(); })
+                       ? attempt([&] { memory->blocks[own] = std::make_unique<MemfdBlock>(bytes); })
+                       : 1;
+  std::vector<MemfdAddress> all(ranks());
+  const MemfdAddress address = failed ? MemfdAddress{} : memory->blocks[own]->address();
+  all_gather(reinterpret_cast<const std::byte*>(&address), reinterpret_cast<std::byte*>(all.data()),
+             std::vector<size_t>(ranks(), sizeof address));
+  for (size_t r = 0; r < ranks() && failed == 0; ++r)
+    if (r != own)
+      failed = all[r].pid < 0
+                   ? 1
+                   : attempt([&] { memory->blocks[r] = std::make_unique<MemfdBlock>(all[r]); });
+  all_reduce_max({&failed, 1});
+  if (failed) return nullptr;
+  return memory;
+}
+
 void MpiCommunicator::abort(int exit_code) {
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   _exit(exit_code);
 }
 
 MpiSession::MpiSession(int* argc, char*** argv, double timeout_seconds)
-    : state_(std::make_shared<State>(State{timeout_seconds})) {
+    : state_(std::make_shared<State>()) {
+  state_->timeout = timeout_seconds;
   int provided = MPI_THREAD_SINGLE;
   const int code = MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided);
   if (code != MPI_SUCCESS || provided < MPI_THREAD_MULTIPLE)

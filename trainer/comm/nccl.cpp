@@ -222,6 +222,10 @@ void NcclCommunicator::all_reduce_sum(std::span<int64_t> data) {
   impl_->host.all_reduce_sum(data);
 }
 
+double NcclCommunicator::timeout_seconds() const { return impl_->timeout; }
+void NcclCommunicator::check_group() { impl_->host.check_group(); }
+void NcclCommunicator::interrupt(const std::string& why) { impl_->host.interrupt(why); }
+
 void NcclCommunicator::abort(int exit_code) {
   impl_->host.abort(exit_code);
   std::_Exit(exit_code);  // not reached: the compiler does not see that abort never returns

@@ -31,6 +31,11 @@ class NcclCommunicator final : public Communicator {
   // Host memory only.
   void all_reduce_max(std::span<int64_t> data) override;
   void all_reduce_sum(std::span<int64_t> data) override;
+  // None: gradients on a device are exchanged by NCCL.
+  std::unique_ptr<PeerMemory> share(size_t) override { return nullptr; }
+  double timeout_seconds() const override;
+  void check_group() override;
+  void interrupt(const std::string& why) override;
   // Through the host communicator, without waiting for the GPU.
   [[noreturn]] void abort(int exit_code) override;
 

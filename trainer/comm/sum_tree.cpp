@@ -54,4 +54,39 @@ std::vector<Addition> order_of_additions(std::span<const TreeNode> nodes, uint64
 double tree_sum(std::span<const double> leaves) { return fold(leaves); }
 float tree_sum(std::span<const float> leaves) { return fold(leaves); }
 
+FoldPlan make_fold_plan(uint64_t begin, uint64_t end, uint64_t leaves) {
+  FoldPlan plan;
+  TreeFold fold(leaves);
+  std::vector<size_t> unused;
+  for (uint64_t m = begin; m < end; ++m) {
+    if (unused.empty()) unused.push_back(plan.buffers++);
+    const size_t buffer = unused.back();
+    unused.pop_back();
+    plan.leaf_buffer.push_back(buffer);
+    std::vector<Addition> now;
+    fold.push({0, m}, buffer, [&](size_t into, size_t from) {
+      now.push_back({into, from});
+      unused.push_back(from);
+    });
+    plan.additions.push_back(std::move(now));
+  }
+  for (const auto& h : fold.held()) {
+    plan.held.push_back(h.operand);
+    plan.nodes.push_back(h.node);
+  }
+  return plan;
+}
+
+FoldPlan make_unfolded_plan(uint64_t begin, uint64_t end) {
+  FoldPlan plan;
+  plan.buffers = end - begin;
+  plan.additions.resize(plan.buffers);
+  for (size_t i = 0; i < plan.buffers; ++i) {
+    plan.leaf_buffer.push_back(i);
+    plan.held.push_back(i);
+    plan.nodes.push_back({0, begin + i});
+  }
+  return plan;
+}
+
 }  // namespace nf::train

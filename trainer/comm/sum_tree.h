@@ -87,4 +87,20 @@ class TreeFold {
   std::vector<Held> held_;
 };
 
+// What one rank does with its micro-batches, step after step the same: which buffer each gradient
+// goes to, what is added as soon as it is there, and which buffers hold the rank's maximal subtrees
+// in the end. A pure function of the range, so every rank knows every other's.
+struct FoldPlan {
+  std::vector<size_t> leaf_buffer;               // of own micro-batch i
+  std::vector<std::vector<Addition>> additions;  // of buffers, once own micro-batch i is there
+  std::vector<size_t> held;                      // the subtrees' buffers, from left to right
+  std::vector<TreeNode> nodes;                   // the subtrees
+  size_t buffers = 0;                            // log2(range) + 1 for an aligned power of two
+};
+
+// For micro-batches [begin, end) of `leaves`.
+FoldPlan make_fold_plan(uint64_t begin, uint64_t end, uint64_t leaves);
+// Each gradient keeps a buffer of its own and nothing is added.
+FoldPlan make_unfolded_plan(uint64_t begin, uint64_t end);
+
 }  // namespace nf::train

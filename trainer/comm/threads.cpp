@@ -167,6 +167,17 @@ class ThreadsGroup::Member final : public Communicator {
     });
   }
 
+  std::unique_ptr<PeerMemory> share(size_t bytes) override;
+  double timeout_seconds() const override { return shared_.timeout; }
+  void check_group() override {
+    const std::lock_guard lock(shared_.mutex);
+    if (!shared_.broken.empty()) shared_.fail(rank_, "check");
+  }
+  void interrupt(const std::string& why) override {
+    const std::lock_guard lock(shared_.mutex);
+    shared_.break_group("rank " + std::to_string(rank_) + " gave up: " + why);
+  }
+
   [[noreturn]] void abort(int exit_code) override {
     const std::lock_guard lock(shared_.mutex);
     shared_.break_group("rank " + std::to_string(rank_) + " called abort(" +
@@ -206,6 +217,37 @@ class ThreadsGroup::Member final : public Communicator {
   Shared& shared_;
   const int rank_;
 };
+
+namespace {
+
+struct AlignedBlock {
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  explicit AlignedBlock(size_t n) : lines((n + 63) / 64) {}
+  std::vector<Line> lines;
+};
+
+// Every rank holds all blocks, so none is freed under another rank that still unwinds.
+struct ThreadsMemory final : PeerMemory {
+  std::vector<std::shared_ptr<AlignedBlock>> blocks;
+  std::byte* of(int rank) const override {
+    return blocks[static_cast<size_t>(rank)]->lines.data()->bytes;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<PeerMemory> ThreadsGroup::Member::share(size_t bytes) {
+  const auto own = std::make_shared<AlignedBlock>(bytes);
+  auto memory = std::make_unique<ThreadsMemory>();
+  call({"share", reinterpret_cast<const std::byte*>(&own)}, [&] {
+    for (int r = 0; r < size(); ++r)
+      memory->blocks.push_back(
+          *reinterpret_cast<const std::shared_ptr<AlignedBlock>*>(post(r).data));
+  });
+  return memory;
+}
 
 ThreadsGroup::ThreadsGroup(int ranks, double timeout_seconds)
     : shared_(std::make_unique<Shared>(ranks, timeout_seconds)) {

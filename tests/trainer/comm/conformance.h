@@ -144,11 +144,17 @@ inline void check_leaves(Communicator& comm, uint64_t round) {
   const uint64_t v = static_cast<uint64_t>(comm.size()) + round % 7;
   const auto value = [&](uint64_t m) { return draws(round, 20000 + m).normal(); };
   const auto [begin, end] = train::micro_batch_range(v, comm.rank(), comm.size());
-  std::vector<double> own;
-  for (uint64_t m = begin; m < end; ++m) own.push_back(value(m));
-  const std::vector<double> all = train::gather_leaves(comm, v, own);
+  std::vector<train::LeafSums> own, all;
+  for (uint64_t m = begin; m < end; ++m) own.push_back({value(m), -value(m)});
+  train::Control control;
+  control.step_seconds = comm.rank();
+  const train::Control united = train::agree(comm, control, v, own, &all);
+  ASSERT_EQ(united.step_seconds, comm.size() - 1);
   ASSERT_EQ(all.size(), v);
-  for (uint64_t m = 0; m < v; ++m) ASSERT_EQ(all[m], value(m));
+  for (uint64_t m = 0; m < v; ++m) {
+    ASSERT_EQ(all[m].loss, value(m));
+    ASSERT_EQ(all[m].top1, -value(m));
+  }
 }
 
 // The suite. rounds: 100 where it is quick.

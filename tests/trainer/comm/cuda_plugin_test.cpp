@@ -76,7 +76,7 @@ TEST_F(CudaPlugin, GradientReducerInDeviceMemory) {
   const auto comm = plugin.make_communicator(host, 0, 60.0);
   const uint64_t v = 5;
   const auto all = gradients(v, 4099);
-  train::GradReducer reducer(*comm, v, 4099, train::Reduction::kExact, ops.get());
+  train::GradReducer reducer(*comm, v, 4099, {.ops = ops.get()});
   for (int step = 0; step < 2; ++step) {
     for (uint64_t m = 0; m < v; ++m) {
       ops->copy(reducer.buffer().data(), all[m].data(), all[m].size());

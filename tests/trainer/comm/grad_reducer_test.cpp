@@ -22,13 +22,22 @@ using train::LocalCommunicator;
 using train::Reduction;
 using train::ThreadsGroup;
 
-// One step; returns a copy of the sum.
+// One step; returns a copy of the sum. Gradients are written from the end to the front in `pieces`,
+// each announced, as a backward pass does.
 std::vector<float> reduce(GradReducer& reducer, const Communicator& comm,
-                          const std::vector<std::vector<float>>& all) {
+                          const std::vector<std::vector<float>>& all, size_t pieces = 1) {
   const auto [begin, end] = train::micro_batch_range(all.size(), comm.rank(), comm.size());
   for (uint64_t m = begin; m < end; ++m) {
     const auto buffer = reducer.buffer();
-    std::copy(all[m].begin(), all[m].end(), buffer.begin());
+    std::fill(buffer.begin(), buffer.end(), 1e30f);  // what is exchanged too early shows
+    const size_t n = buffer.size(), piece = n / pieces + 1;
+    for (size_t last = n; last > 0;) {
+      const size_t from = last > piece ? last - piece : 0;
+      std::copy(all[m].begin() + static_cast<std::ptrdiff_t>(from),
+                all[m].begin() + static_cast<std::ptrdiff_t>(last), buffer.begin() + from);
+      reducer.ready_from(from);
+      last = from;
+    }
     reducer.add(m);
   }
   const auto total = reducer.finish();
@@ -60,8 +69,14 @@ TEST_P(Exact, EveryNumberOfRanksGivesTheOraclesBits) {
     ThreadsGroup group(world);
     group.run([&](Communicator& comm) {
       // Buckets that the elements fill evenly, unevenly and not at all.
-      for (const size_t bucket : {size_t{64}, size_t{1003}, size_t{5000}}) {
-        GradReducer reducer(comm, v, elements, Reduction::kExact, nullptr, bucket);
+      for (const auto& [bucket, shared] : {std::pair<size_t, bool>{64, true},
+                                           {64, false},
+                                           {1003, true},
+                                           {1003, false},
+                                           {5000, true}}) {
+        GradReducer reducer(comm, v, elements,
+                            {.bucket_elements = bucket, .shared_memory = shared});
+        EXPECT_EQ(reducer.in_shared_memory(), shared && world > 1);
         for (int step = 0; step < 2; ++step)  // buffers are used again
           EXPECT_TRUE(same_bits(reduce(reducer, comm, all), expected))
               << "V " << v << ", W " << world << ", rank " << comm.rank() << ", bucket " << bucket;
@@ -76,6 +91,58 @@ TEST_P(Exact, EveryNumberOfRanksGivesTheOraclesBits) {
 
 INSTANTIATE_TEST_SUITE_P(MicroBatches, Exact, testing::Values(1, 2, 3, 5, 8, 12, 16));
 
+TEST(GradReducer, ExchangesWhileTheGradientIsWritten) {
+  const uint64_t v = 8;
+  const auto all = gradients(v, 5000);
+  const auto expected = oracle_gradient(all);
+  for (const int world : {2, 3, 5})
+    for (const bool shared : {true, false}) {
+      ThreadsGroup group(world);
+      group.run([&](Communicator& comm) {
+        GradReducer reducer(comm, v, 5000, {.bucket_elements = 256, .shared_memory = shared});
+        for (size_t step = 0; step < 20; ++step)
+          EXPECT_TRUE(same_bits(reduce(reducer, comm, all, 7 + step), expected));
+      });
+    }
+}
+
+TEST(GradReducer, IntegersAgreeWithTheTreeToRoundingAndWithThemselvesToTheBit) {
+  const auto all = gradients(12, 700);
+  std::vector<float> alone;
+  for (const int world : {1, 2, 5, 12}) {
+    ThreadsGroup group(world);
+    std::mutex mutex;
+    group.run([&](Communicator& comm) {
+      GradReducer reducer(comm, 12, 700, {.reduction = Reduction::kFixed64});
+      const auto total = reduce(reducer, comm, all);
+      const std::lock_guard lock(mutex);
+      if (alone.empty()) alone = total;
+      EXPECT_TRUE(same_bits(total, alone));
+      for (size_t i = 0; i < total.size(); ++i) {
+        double exact = 0, magnitude = 0;
+        for (const auto& g : all) {
+          exact += static_cast<double>(g[i]);
+          magnitude += std::abs(static_cast<double>(g[i]));
+        }
+        EXPECT_NEAR(total[i], exact, magnitude * 1e-7);
+      }
+    });
+  }
+}
+
+TEST(GradReducer, AStepThatEndsEarlyDoesNotHang) {
+  ThreadsGroup group(2);
+  EXPECT_THROW(group.run([&](Communicator& comm) {
+    GradReducer reducer(comm, 2, 5000, {.bucket_elements = 64});
+    const auto buffer = reducer.buffer();
+    std::fill(buffer.begin(), buffer.end(), 1.0f);
+    if (comm.rank() == 0) throw std::runtime_error("backward failed");
+    reducer.add(1);
+    reducer.finish();
+  }),
+               std::exception);
+}
+
 TEST(GradReducer, NaiveSumsChangeWithTheNumberOfRanks) {
   const auto all = gradients(16, 500);
   EXPECT_FALSE(same_bits(naive_sum(all, 1), naive_sum(all, 2)));
@@ -88,7 +155,7 @@ TEST(GradReducer, TinyAndEmptyGradients) {
     const auto expected = oracle_gradient(all);
     ThreadsGroup group(5);  // more ranks than slices
     group.run([&](Communicator& comm) {
-      GradReducer reducer(comm, 8, elements, Reduction::kExact);
+      GradReducer reducer(comm, 8, elements);
       EXPECT_TRUE(same_bits(reduce(reducer, comm, all), expected));
     });
   }
@@ -99,7 +166,7 @@ TEST(GradReducer, FastSumsToRounding) {
   for (const int world : {1, 3, 4}) {
     ThreadsGroup group(world);
     group.run([&](Communicator& comm) {
-      GradReducer reducer(comm, 8, 300, Reduction::kFast);
+      GradReducer reducer(comm, 8, 300, {.reduction = Reduction::kFast});
       const auto total = reduce(reducer, comm, all);
       for (size_t i = 0; i < total.size(); ++i) {
         double exact = 0.0, magnitude = 0.0;
@@ -118,7 +185,7 @@ TEST(GradReducer, KeepsFewBuffers) {
     const auto all = gradients(v, 32);
     ThreadsGroup group(world);
     group.run([&, v = v, world = world](Communicator& comm) {
-      GradReducer reducer(comm, v, 32, Reduction::kExact);
+      GradReducer reducer(comm, v, 32);
       for (int step = 0; step < 3; ++step) reduce(reducer, comm, all);
       EXPECT_LE(reducer.buffers(),
                 static_cast<size_t>(std::bit_width(v / static_cast<uint64_t>(world) - 1)) + 1);
@@ -128,7 +195,7 @@ TEST(GradReducer, KeepsFewBuffers) {
 
 TEST(GradReducer, BuffersAreAlignedAndTheResultLastsUntilTheNextBuffer) {
   LocalCommunicator comm;
-  GradReducer reducer(comm, 2, 5, Reduction::kExact);
+  GradReducer reducer(comm, 2, 5);
   for (uint64_t m = 0; m < 2; ++m) {
     const auto buffer = reducer.buffer();
     EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
@@ -141,7 +208,7 @@ TEST(GradReducer, BuffersAreAlignedAndTheResultLastsUntilTheNextBuffer) {
 
 TEST(GradReducer, WrongUseIsRefused) {
   LocalCommunicator comm;
-  GradReducer reducer(comm, 2, 4, Reduction::kExact);
+  GradReducer reducer(comm, 2, 4);
   EXPECT_THROW(reducer.add(0), std::logic_error);  // no buffer
   reducer.buffer();
   EXPECT_THROW(reducer.add(1), std::logic_error);  // out of order
@@ -152,7 +219,7 @@ TEST(GradReducer, WrongUseIsRefused) {
 TEST(GradReducer, MoreRanksThanMicroBatchesIsAUsageError) {
   ThreadsGroup group(3);
   try {
-    GradReducer reducer(group.communicator(0), 2, 4, Reduction::kExact);
+    GradReducer reducer(group.communicator(0), 2, 4);
     ADD_FAILURE() << "accepted";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ExitCode::kUsage);
@@ -174,9 +241,10 @@ TEST(MicroBatchRange, CoversAllWithoutGapsForEveryWorld) {
     }
 }
 
-TEST(ParseReduction, KnowsItsTwoWords) {
+TEST(ParseReduction, KnowsItsWords) {
   EXPECT_EQ(train::parse_reduction("exact"), Reduction::kExact);
   EXPECT_EQ(train::parse_reduction("fast"), Reduction::kFast);
+  EXPECT_EQ(train::parse_reduction("fixed64"), Reduction::kFixed64);
   EXPECT_THROW(train::parse_reduction("Exact"), Error);
 }
 

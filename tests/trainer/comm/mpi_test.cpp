@@ -36,12 +36,20 @@ TEST(MpiCommunicator, LargeMessages) {
 
 TEST(MpiCommunicator, GradientsHaveTheOraclesBits) {
   Communicator& comm = session->communicator();
-  for (const uint64_t v : {4, 5, 8, 13}) {
+  for (const auto& [v, shared] : {std::pair<uint64_t, bool>{4, true},
+                                  {4, false},
+                                  {5, true},
+                                  {8, false},
+                                  {8, true},
+                                  {13, true},
+                                  {13, false}}) {
     const size_t elements = 20011;
     const auto all = gradients(v, elements);
     const auto expected = oracle_gradient(all);
     const auto [begin, end] = train::micro_batch_range(v, comm.rank(), comm.size());
-    train::GradReducer reducer(comm, v, elements, train::Reduction::kExact, nullptr, 7000);
+    train::GradReducer reducer(comm, v, elements,
+                               {.bucket_elements = 7000, .shared_memory = shared});
+    EXPECT_EQ(reducer.in_shared_memory(), shared && comm.size() > 1);  // ranks of one host
     for (int step = 0; step < 2; ++step) {
       for (uint64_t m = begin; m < end; ++m) {
         std::copy(all[m].begin(), all[m].end(), reducer.buffer().begin());

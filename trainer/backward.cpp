@@ -1,0 +1,88 @@
+// See backward.h. Each leaf's .grad is a view of the flat buffer, into which autograd adds in
+// place; a hook behind the addition notes that this parameter is done.
+#include "trainer/backward.h"
+
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "core/check.h"
+
+namespace nf::train {
+
+struct Backward::Impl {
+  FlatLayout layout;
+  std::vector<at::Tensor> values;
+  std::vector<char> done;
+  size_t pending = 0;  // parameters below it are not final yet
+  const std::function<void(size_t)>* on_ready = nullptr;
+  at::Tensor staging;  // on the parameters' device, where flat is elsewhere
+
+  // Parameter i's gradient is in its place. Gradients come roughly from the last parameter to the
+  // first; only an unbroken tail is announced.
+  void finished(size_t i) {
+    done[i] = 1;
+    const size_t before = pending;
+    while (pending > 0 && done[pending - 1]) --pending;
+    if (pending < before && on_ready && *on_ready)
+      (*on_ready)(pending < values.size() ? layout.offset(pending) : layout.elements());
+  }
+};
+
+namespace {
+
+class WhenAdded final : public torch::autograd::PostAccumulateGradHook {
+ public:
+  explicit WhenAdded(std::function<void()> call) : call_(std::move(call)) {}
+  void operator()(const torch::autograd::Variable&) override { call_(); }
+
+ private:
+  std::function<void()> call_;
+};
+
+}  // namespace
+
+Backward::Backward(const std::vector<Param>& params, const FlatLayout& layout)
+    : impl_(std::make_unique<Impl>()) {
+  Impl& s = *impl_;
+  s.layout = layout;
+  s.done.resize(params.size());
+  for (size_t i = 0; i < params.size(); ++i) {
+    s.values.push_back(params[i].value);
+    if (params[i].frozen) continue;
+    torch::autograd::impl::set_post_acc_grad_hooks(
+        params[i].value,
+        std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->finished(i); }));
+  }
+}
+
+Backward::~Backward() {
+  for (const at::Tensor& v : impl_->values) {
+    torch::autograd::impl::set_post_acc_grad_hooks(v, nullptr);
+    v.mutable_grad().reset();
+  }
+}
+
+void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
+                   const std::function<void(size_t offset)>& on_ready) {
+  Impl& s = *impl_;
+  NF_CHECK(static_cast<size_t>(flat.numel()) == s.layout.elements());
+  const bool direct = flat.device() == s.values.front().device();
+  if (!direct && !s.staging.defined())
+    s.staging = at::empty({flat.numel()}, flat.options().device(s.values.front().device()));
+  const at::Tensor target = direct ? flat : s.staging;
+  target.zero_();
+  for (size_t i = 0; i < s.values.size(); ++i) {
+    s.values[i].mutable_grad() =
+        s.values[i].requires_grad() ? s.layout.view(target, i) : at::Tensor();
+    s.done[i] = s.values[i].requires_grad() ? 0 : 1;
+  }
+  s.pending = s.values.size();
+  s.on_ready = direct ? &on_ready : nullptr;
+  torch::autograd::backward({loss});
+  s.on_ready = nullptr;
+  if (!direct) flat.copy_(target);
+  if (on_ready) on_ready(0);
+}
+
+}  // namespace nf::train
