@@ -170,7 +170,10 @@ NamedValues CurveFit::named() const {
   if (no_trend) {
     const double level = std::exp(p[0]);
     if (form == Form::kPowerLaw) return {{"E", 0.0}, {"A", level}, {"alpha", 0.0}};
-    return {{"E", level}, {"A", 0.0}, {"alpha", 0.0}};
+    if (form == Form::kPowerLawConstant) return {{"E", level}, {"A", 0.0}, {"alpha", 0.0}};
+    if (form == Form::kSigmoid)
+      return {{"E", level}, {"E0", level}, {"eta", 1.0}, {"A", 0.0}, {"alpha", 0.0}};
+    return {{"E", level}, {"b", 0.0}, {"c0", 0.0}, {"d", std::exp(log_x0)}, {"c1", 0.0}, {"f", 1.0}};
   }
   switch (form) {
     case Form::kPowerLaw:

@@ -12,6 +12,8 @@ double quantile(const std::vector<double>& sorted, double q);
 // sqrt(mean((ln a - ln b)^2)) of predictions against measurements; NaN for none.
 double rmsle(const std::vector<double>& predicted, const std::vector<double>& measured);
 
+double normal_quantile(double q);  // of the standard normal, q in (0, 1)
+
 struct Interval {
   double lo, hi;
 };
