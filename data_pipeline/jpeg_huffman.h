@@ -124,8 +124,10 @@ template <class Sink>
   int k = 0;
   for (;;) {
     r.refill();
-    uint32_t e = table.entry(r.look());
-    for (int twice = 0; twice < 2; ++twice) {  // two look-ups take at most 22 of 56 bits
+    uint32_t e = 0;
+#pragma GCC unroll 4
+    for (int step = 0; step < 4; ++step) {  // four look-ups take at most 44 of 56 bits
+      e = table.entry(r.look());
       if ((e & HuffmanTable::kKindMask) != HuffmanTable::kValue) break;
       const int run = static_cast<int>(e >> 8 & 15);
       k += run + 1;
@@ -136,7 +138,6 @@ template <class Sink>
         return true;
       }
       sink.put(k, run, static_cast<int32_t>(e) >> 16);
-      e = table.entry(r.look());
     }
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kValue) continue;
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kEnd) {
@@ -144,6 +145,7 @@ template <class Sink>
       sink.end();
       return true;
     }
+    r.refill();
     int length = static_cast<int>(e & 31), run = static_cast<int>(e >> 8 & 15),
         size = static_cast<int>(e >> 12 & 15);
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kOther) {
@@ -176,14 +178,16 @@ template <class Sink>
   int k = 0;
   for (;;) {
     r.refill();
-    const uint32_t s = table.skip(r.look());
-    const int passed = static_cast<int>(s >> 8);
-    if (__builtin_expect(s != 0 && k + passed < 63, 1)) {
+#pragma GCC unroll 4
+    for (int step = 0; step < 4; ++step) {
+      const uint32_t s = table.skip(r.look());
+      const int passed = static_cast<int>(s >> 8);
+      if (__builtin_expect(s == 0 || k + passed >= 63, 0)) break;
       k += passed;
       r.consume(s & 63);
       if ((s & HuffmanTable::kSkipEnd) != 0) return true;
-      continue;
     }
+    r.refill();
     // One code at a time: near the block's end, or longer than a look-up.
     const uint32_t e = table.entry(r.look());
     int length = static_cast<int>(e & 31), run = static_cast<int>(e >> 8 & 15),
