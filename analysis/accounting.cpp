@@ -6,7 +6,6 @@
 #include <array>
 #include <cctype>
 
-
 namespace nf::analysis {
 namespace {
 

@@ -11,9 +11,9 @@
 namespace nf::analysis {
 
 struct Device {
-  std::string_view name;     // lower case, "tpu-v4"
-  double peak_tflops;        // dense bfloat16, of one device
-  int devices_per_chip;      // 2 for TPU v3 and v4, else 1
+  std::string_view name;  // lower case, "tpu-v4"
+  double peak_tflops;     // dense bfloat16, of one device
+  int devices_per_chip;   // 2 for TPU v3 and v4, else 1
 };
 std::span<const Device> known_devices();
 // By name, whatever the case; "TPU-v4 core", "tpu_v4" and "H100 SXM" are found too.

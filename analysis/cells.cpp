@@ -15,8 +15,6 @@ bool RateGrid::same(double a, double b) const {
   return std::fabs(position(a) - position(b)) < 0.01;
 }
 
-double Cell::loss() const { return std::exp(trials[best].log_loss); }
-
 size_t best_trial(const std::vector<RateTrial>& trials) {
   size_t best = trials.size();
   for (size_t i = 0; i < trials.size(); ++i) {
@@ -84,7 +82,7 @@ Cell make_cell(const Gathered& gathered, const RateGrid& grid) {
     finished[notch_of(rate)];
   }
   for (const auto& [rate, runs] : finished) {
-    RateTrial trial{rate, 0, 0, {}};
+    RateTrial trial{rate, 0, 0, 0, {}};
     double squares = 0;
     for (const Run* run : runs) {
       trial.log_loss += std::log(run->heldout_loss);
@@ -95,8 +93,10 @@ Cell make_cell(const Gathered& gathered, const RateGrid& grid) {
       const double off = std::log(run->heldout_loss) - trial.log_loss;
       squares += off * off;
     }
-    if (runs.size() > 1) trial.seed_spread = std::sqrt(squares / static_cast<double>(runs.size() - 1));
+    if (runs.size() > 1)
+      trial.seed_spread = std::sqrt(squares / static_cast<double>(runs.size() - 1));
     if (diverged.count(rate) > 0) trial.log_loss = std::numeric_limits<double>::infinity();
+    trial.loss = runs.size() == 1 ? runs[0]->heldout_loss : std::exp(trial.log_loss);
     std::sort(trial.runs.begin(), trial.runs.end());
     cell.trials.push_back(std::move(trial));
   }
@@ -124,8 +124,7 @@ std::vector<Cell> make_cells(const RunSelection& selection, const RateGrid& grid
     if (!g.any) g.any = &run;
     return g;
   };
-  for (const Run& run : selection.used)
-    cell_of(run).finished[run.learning_rate].push_back(&run);
+  for (const Run& run : selection.used) cell_of(run).finished[run.learning_rate].push_back(&run);
   for (const Run& run : selection.diverged) cell_of(run).diverged[run.learning_rate] = true;
   std::vector<Cell> cells;
   for (const auto& [key, g] : gathered) {

@@ -21,8 +21,9 @@ struct RateGrid {
 // One learning rate of a cell.
 struct RateTrial {
   double learning_rate;
-  double log_loss;               // mean of ln loss over seeds; +infinity: diverged
-  double seed_spread;            // standard deviation of ln loss over seeds; 0 for one
+  double log_loss;                // mean of ln loss over seeds; +infinity: diverged
+  double loss;                    // exp of it; the printed number where there is one run
+  double seed_spread;             // standard deviation of ln loss over seeds; 0 for one
   std::vector<std::string> runs;  // finished ones, by name
 };
 
@@ -36,7 +37,7 @@ struct Cell {
   bool bracketed = false;                    // both neighbours of the best are known
   bool refined = false;                      // log2_rate is a parabola's minimum
   double log2_rate = 0;
-  double loss() const;
+  double loss() const { return trials[best].loss; }
   double learning_rate() const { return trials[best].learning_rate; }
   const std::string& run() const { return trials[best].runs.front(); }
 };
@@ -44,9 +45,9 @@ struct Cell {
 // The best of `trials` (equal losses: the smaller rate); trials.size() when all diverged.
 size_t best_trial(const std::vector<RateTrial>& trials);
 
-// The refined optimum: parabola through (log2 lr, ln loss) at the best and both neighbours one notch
-// away, where all are finite and convex; else the best grid value. Sets best, bracketed, refined and
-// log2_rate.
+// The refined optimum: parabola through (log2 lr, ln loss) at the best and both neighbours one
+// notch away, where all are finite and convex; else the best grid value. Sets best, bracketed,
+// refined and log2_rate.
 void judge_cell(Cell& cell, const RateGrid& grid);
 
 // Cells in order of (size, model, epochs, batch, image size); those without a finite loss are left

@@ -17,12 +17,14 @@ struct Comparison {
   double x_start = 0, x_end = 0;  // the range that both tables cover
   std::vector<Crossing> crossings;
   std::string ahead_at_start, ahead_at_end;  // "A" or "B": the lower loss
-  CurveFit a, b;
   std::vector<std::string> warnings;
 };
 
-// Throws Error(kData) when the two ranges of x do not overlap.
-Comparison compare_curves(const CurveData& a, const CurveData& b, Form form, double delta,
-                          const BootstrapOptions& options);
+// `forms` are averaged in ln loss: with several the crossing does not hang on one shape. Throws
+// Error(kData) when the two ranges of x do not overlap.
+Comparison compare_curves(const CurveData& a, const CurveData& b, const std::vector<Form>& forms,
+                          double delta, const BootstrapOptions& options);
+// The flexible forms that so many points allow: sigmoid and broken, else sigmoid, plc or pl.
+std::vector<Form> flexible_forms(size_t points);
 
 }  // namespace nf::analysis

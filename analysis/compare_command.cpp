@@ -1,6 +1,7 @@
 // nf-fit compare: do two families cross, and who is ahead at both ends?
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 
@@ -14,16 +15,16 @@ namespace nf::analysis {
 namespace {
 
 struct CompareOptions {
-  std::string a, b, x, y, output, form = "sigmoid", price_trend;
+  std::string a, b, x, y, output, form = "auto", price_trend;
   std::vector<std::string> where;
-  double delta = kDefaultDelta, budget = 0, from_year = 0;
+  double delta = 1e-2, budget = 0, from_year = 0;
   BootstrapOptions bootstrap;
 };
 
-Form parse_form(const std::string& name) {
-  for (const Form form : {Form::kPowerLaw, Form::kPowerLawConstant, Form::kSigmoid})
-    if (form_name(form) == name) return form;
-  return Form::kBroken;
+std::vector<Form> parse_forms(const std::string& name, size_t points) {
+  for (const Form form : {Form::kPowerLaw, Form::kPowerLawConstant, Form::kSigmoid, Form::kBroken})
+    if (form_name(form) == name) return {form};
+  return flexible_forms(points);
 }
 
 CurveData read_curve(const std::string& file, const CompareOptions& o,
@@ -58,7 +59,8 @@ double year_of(double x, const CompareOptions& o, const PriceTrend& trend) {
 int run(const CompareOptions& o) {
   std::vector<std::string> warnings;
   const CurveData a = read_curve(o.a, o, warnings), b = read_curve(o.b, o, warnings);
-  const Comparison result = compare_curves(a, b, parse_form(o.form), o.delta, o.bootstrap);
+  const Comparison result =
+      compare_curves(a, b, parse_forms(o.form, std::min(a.size(), b.size())), o.delta, o.bootstrap);
   std::optional<PriceTrend> trend;
   if (!o.price_trend.empty()) {
     trend = parse_trend(o.price_trend);
@@ -105,8 +107,9 @@ Command add_compare_command(CLI::App& program) {
   app->add_option("--y", o->y, "column of the loss")->required();
   app->add_option("--where", o->where, "COLUMN=VALUE: only such rows; may be repeated")
       ->allow_extra_args(false);
-  app->add_option("--form", o->form, "pl, plc, sigmoid or broken")
-      ->check(CLI::IsMember({"pl", "plc", "sigmoid", "broken"}))
+  app->add_option("--form", o->form,
+                  "pl, plc, sigmoid, broken, or auto: the mean of sigmoid and broken")
+      ->check(CLI::IsMember({"pl", "plc", "sigmoid", "broken", "auto"}))
       ->capture_default_str();
   app->add_option("--delta", o->delta, "Huber's delta, on ln loss")
       ->check(CLI::PositiveNumber)
@@ -115,6 +118,7 @@ Command add_compare_command(CLI::App& program) {
   app->add_option("--budget", o->budget, "the x that can be paid in --from-year");
   app->add_option("--from-year", o->from_year, "the year of --budget");
   app->add_option("--output", o->output, "JSON file; default: stdout");
+  o->bootstrap.samples = 200;
   add_bootstrap_options(*app, o->bootstrap);
   return {app, [o] { return run(*o); }};
 }

@@ -30,8 +30,7 @@ struct CurveRows {
 };
 
 std::optional<Form> parse_form(const std::string& name) {
-  for (const Form form :
-       {Form::kPowerLaw, Form::kPowerLawConstant, Form::kSigmoid, Form::kBroken})
+  for (const Form form : {Form::kPowerLaw, Form::kPowerLawConstant, Form::kSigmoid, Form::kBroken})
     if (form_name(form) == name) return form;
   return std::nullopt;  // auto
 }
@@ -100,8 +99,7 @@ void add_predictions(const CurveOptions& o, const CurveRows& rows, const CurveDa
     return predictions.back();
   };
   for (const double x : o.predict) {
-    if (!(x > 0))
-      throw Error(ExitCode::kUsage, "--predict", fmt::format("{} is not positive", x));
+    if (!(x > 0)) throw Error(ExitCode::kUsage, "--predict", fmt::format("{} is not positive", x));
     add(x);
   }
   std::vector<double> predicted, measured;
@@ -167,7 +165,8 @@ int run(const CurveOptions& o) {
 
 Command add_curve_command(CLI::App& program) {
   auto o = std::make_shared<CurveOptions>();
-  CLI::App* app = program.add_subcommand("curve", "One curve: law, intervals, predictions, regions");
+  CLI::App* app =
+      program.add_subcommand("curve", "One curve: law, intervals, predictions, regions");
   app->footer(
       "example:\n  nf-fit curve --input vision.csv --x \"Seen Examples\" --y Loss "
       "--where Task=bird_10 --where Training=1 --predict-where Training=0 --form auto");

@@ -1,5 +1,5 @@
-// The commands of nf-fit, one file each. add_* declares a command's options; run is called after the
-// command line was read.
+// The commands of nf-fit, one file each. add_* declares a command's options; run is called after
+// the command line was read.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -55,8 +55,8 @@ Json frontier_law_json(const Study& study) {
   Json out = {{"x", study.frontier.axis()}};
   if (study.frontier_plc)
     out.update(to_json(study.frontier_plc->fit, study.frontier_plc->bootstrap));
-  for (const auto& [name, curve] : {std::pair("plc", &study.frontier_plc),
-                                    std::pair("pl", &study.frontier_pl)})
+  for (const auto& [name, curve] :
+       {std::pair("plc", &study.frontier_plc), std::pair("pl", &study.frontier_pl)})
     if (*curve) out[name] = to_json((*curve)->fit, (*curve)->bootstrap);
   return out;
 }
@@ -90,8 +90,10 @@ Json rates_json(const Study& study) {
 }
 
 Json trend_json(const RateTrend& t) {
-  return {{"coefficients", t.coefficients}, {"cap_log2", t.cap_log2},
-          {"cells_used", t.cells_used},     {"rms_log2", t.rms_log2},
+  return {{"coefficients", t.coefficients},
+          {"cap_log2", t.cap_log2},
+          {"cells_used", t.cells_used},
+          {"rms_log2", t.rms_log2},
           {"smallest_size", t.smallest_size}};
 }
 
@@ -152,32 +154,32 @@ Json to_json(const Study& study) {
   for (const auto& [reason, runs] : study.selection.excluded) excluded[reason] = runs;
   Json frontier = Json::array();
   for (const Run& run : study.frontier.runs) frontier.push_back(run.run);
-  Json out = {{"version", kVersion},
-              {"input",
-               {{"rows", study.rows},
-                {"used", study.selection.used.size()},
-                {"diverged", study.selection.diverged.size()},
-                {"excluded", excluded},
-                {"hash", study.input_hash}}},
-              {"cells", cells_json(study.cells)},
-              {"not_bracketed", study.not_bracketed},
-              {"frontier", frontier},
-              {"frontier_law", frontier_law_json(study)},
-              {"law", to_json(study.law, study.law_bootstrap)},
-              {"lr_trend", trend_json(study.trend)},
-              {"holdout", holdouts_json(study.holdouts)},
-              {"rates", rates_json(study)},
-              {"images_per_epoch", study.images_per_epoch},
-              {"largest_train_flops", study.largest_compute},
-              {"usd_per_device_hour", study.usd_per_device_hour},
-              {"total_device_hours", study.total_device_hours},
-              {"total_cost_usd", study.total_cost_usd},
-              {"lr_grid",
-               {{"anchor", study.options.grid.anchor}, {"factor", study.options.grid.factor}}},
-              {"delta", study.options.delta},
-              {"bootstrap_samples", study.options.bootstrap.samples},
-              {"seed", study.options.bootstrap.seed},
-              {"warnings", study.warnings}};
+  Json out = {
+      {"version", kVersion},
+      {"input",
+       {{"rows", study.rows},
+        {"used", study.selection.used.size()},
+        {"diverged", study.selection.diverged.size()},
+        {"excluded", excluded},
+        {"hash", study.input_hash}}},
+      {"cells", cells_json(study.cells)},
+      {"not_bracketed", study.not_bracketed},
+      {"frontier", frontier},
+      {"frontier_law", frontier_law_json(study)},
+      {"law", to_json(study.law, study.law_bootstrap)},
+      {"lr_trend", trend_json(study.trend)},
+      {"holdout", holdouts_json(study.holdouts)},
+      {"rates", rates_json(study)},
+      {"images_per_epoch", study.images_per_epoch},
+      {"largest_train_flops", study.largest_compute},
+      {"usd_per_device_hour", study.usd_per_device_hour},
+      {"total_device_hours", study.total_device_hours},
+      {"total_cost_usd", study.total_cost_usd},
+      {"lr_grid", {{"anchor", study.options.grid.anchor}, {"factor", study.options.grid.factor}}},
+      {"delta", study.options.delta},
+      {"bootstrap_samples", study.options.bootstrap.samples},
+      {"seed", study.options.bootstrap.seed},
+      {"warnings", study.warnings}};
   if (study.reuse_law)
     out["reuse"] = {{"R", study.reuse_law->reuse},
                     {"objective", study.reuse_law->objective},
@@ -237,18 +239,19 @@ void choose_rates(const Json& fit, const std::string& name, const std::string& w
     } else {
       const Device* from = find_device(source);
       if (!target || !from)
-        throw Error(ExitCode::kUsage, "--device",
-                    fmt::format("unknown device '{}'{}", wanted,
-                                target ? "; the table does not say which device made its runs"
-                                       : ""),
-                    fmt::format("measured: {}; convertible between known ones: tpu-v3, tpu-v4, "
-                                "a100, h100, h200",
-                                source.empty() ? "(unnamed)" : fmt::format("{}", fmt::join(devices, ", "))));
+        throw Error(
+            ExitCode::kUsage, "--device",
+            fmt::format("unknown device '{}'{}", wanted,
+                        target ? "; the table does not say which device made its runs" : ""),
+            fmt::format(
+                "measured: {}; convertible between known ones: tpu-v3, tpu-v4, "
+                "a100, h100, h200",
+                source.empty() ? "(unnamed)" : fmt::format("{}", fmt::join(devices, ", "))));
       const Conversion conversion = convert_hours(*from, *target);
       speed_up = 1 / conversion.hours_per_hour;
-      basis.rate_note = fmt::format("speeds on {} come from {} by {}", target->name, from->name,
-                                    conversion.measured ? "a measured ratio"
-                                                        : "the peak ratio, unmeasured");
+      basis.rate_note =
+          fmt::format("speeds on {} come from {} by {}", target->name, from->name,
+                      conversion.measured ? "a measured ratio" : "the peak ratio, unmeasured");
       basis.usd_per_device_hour = 0;
     }
     if (target && basis.usd_per_device_hour == 0)

@@ -8,7 +8,8 @@ namespace {
 
 int start(int argc, char** argv) {
   using namespace nf::analysis;
-  CLI::App app{"Scaling fits: frontier, laws with intervals, learning-rate trend, plans.", "nf-fit"};
+  CLI::App app{"Scaling fits: frontier, laws with intervals, learning-rate trend, plans.",
+               "nf-fit"};
   app.footer(
       "examples:\n"
       "  nf-fit --input results.csv --output report\n"

@@ -106,9 +106,8 @@ AkimaSpline::AkimaSpline(std::vector<double> x, std::vector<double> y)
   for (size_t i = 0; i < n; ++i) largest = std::max(largest, left(i) + right(i));
   for (size_t i = 0; i < n; ++i) {
     const double sum = left(i) + right(i);
-    slope_.push_back(sum > 1e-9 * largest
-                         ? (right(i) * m[i + 1] + left(i) * m[i + 2]) / sum
-                         : (m[i] + m[i + 3]) / 2);
+    slope_.push_back(sum > 1e-9 * largest ? (right(i) * m[i + 1] + left(i) * m[i + 2]) / sum
+                                          : (m[i] + m[i + 3]) / 2);
   }
 }
 

@@ -17,9 +17,7 @@ constexpr size_t kAnchorLeastPoints = 5;
 // The members see the same data, so their errors go together: their spread understates the error.
 constexpr double kSpreadFactor = 1.6;
 
-double lowest(const CurveData& data) {
-  return *std::min_element(data.y().begin(), data.y().end());
-}
+double lowest(const CurveData& data) { return *std::min_element(data.y().begin(), data.y().end()); }
 double highest(const CurveData& data) {
   return *std::max_element(data.y().begin(), data.y().end());
 }
@@ -58,8 +56,8 @@ std::vector<std::vector<double>> sigmoid_starts(const CurveData& data) {
         for (const double alpha : {0.15, 0.4, 0.8}) {
           std::vector<double> a(data.size());
           for (size_t i = 0; i < a.size(); ++i)
-            a[i] = std::log(data.y()[i] - e) - eta * std::log(e0 - data.y()[i]) +
-                   alpha * data.z()[i];
+            a[i] =
+                std::log(data.y()[i] - e) - eta * std::log(e0 - data.y()[i]) + alpha * data.z()[i];
           starts.push_back({std::log(e), std::log(e0 - e), std::log(eta), median(a), alpha});
         }
       }
@@ -89,9 +87,7 @@ std::optional<Regions> find_regions(const CurveFit& sigmoid, const CurveData& da
   const double top = steepest(p);
   Regions regions{};
   regions.max_slope = sigmoid_slope(p, top);
-  const auto above_half = [&](double t) {
-    return sigmoid_slope(p, t) - regions.max_slope / 2;
-  };
+  const auto above_half = [&](double t) { return sigmoid_slope(p, t) - regions.max_slope / 2; };
   const auto x_of = [&](double t) { return std::exp(sigmoid_z(p, t) + sigmoid.log_x0); };
   // t rises with the loss, so x falls with t.
   regions.x_at_max = x_of(top);
@@ -117,8 +113,8 @@ double AutoFit::log_half_width(double x, double share) const {
     const double off = members[i].log_predict(x) - centre;
     spread += weights[i] * off * off;
   }
-  const double sd = std::sqrt(kSpreadFactor * kSpreadFactor * spread +
-                              residual_scale * residual_scale);
+  const double sd =
+      std::sqrt(kSpreadFactor * kSpreadFactor * spread + residual_scale * residual_scale);
   return normal_quantile((1 + share) / 2) * sd;
 }
 

@@ -1,5 +1,5 @@
-// Learning curves beyond the power law: starts of the sigmoid and broken forms, the three regions of
-// a curve (arXiv 1712.00409), and `auto`, which extrapolates with several forms at once.
+// Learning curves beyond the power law: starts of the sigmoid and broken forms, the three regions
+// of a curve (arXiv 1712.00409), and `auto`, which extrapolates with several forms at once.
 #pragma once
 
 #include <array>
@@ -21,8 +21,8 @@ struct Regions {
 // Nothing where the fit has no trend.
 std::optional<Regions> find_regions(const CurveFit& sigmoid, const CurveData& data);
 
-// Several forms at once: half the weight on `plc` fits that drop the first 0, 10, .. 60 % of the log
-// range, a quarter each on `sigmoid` and `broken` (from 20 points on), moved so that the median
+// Several forms at once: half the weight on `plc` fits that drop the first 0, 10, .. 60 % of the
+// log range, a quarter each on `sigmoid` and `broken` (from 20 points on), moved so that the median
 // residual of the last tenth of the log range is zero. The same rule for every curve
 // (docs/decisions/010 says how it was chosen).
 struct AutoFit {

@@ -81,17 +81,17 @@ RateTrend fit_rate_trend(std::span<const RatePoint> points, double cap) {
     trend.coefficients = least_squares(used, trend.smallest_size);
     std::vector<bool> next(points.size());
     for (size_t i = 0; i < points.size(); ++i)
-      next[i] = observed_below(i) ||
-                uncapped(trend, points[i].size, points[i].epochs) < trend.cap_log2;
+      next[i] =
+          observed_below(i) || uncapped(trend, points[i].size, points[i].epochs) < trend.cap_log2;
     if (next == in) break;
     in = next;
   }
   double squares = 0;
-  for (const auto& p : used) {
+  for (const auto& p : points) {
     const double off = trend.log2_rate(p.size, p.epochs) - p.log2_rate;
     squares += off * off;
   }
-  trend.rms_log2 = std::sqrt(squares / static_cast<double>(used.size()));
+  trend.rms_log2 = std::sqrt(squares / static_cast<double>(points.size()));
   return trend;
 }
 

@@ -10,7 +10,7 @@
 namespace nf::analysis {
 
 struct RatePoint {
-  double size;    // train FLOPs an image
+  double size;  // train FLOPs an image
   double epochs;
   double log2_rate;  // the cell's optimum
 };
@@ -21,7 +21,7 @@ struct RateTrend {
   double cap_log2 = 0;
   double smallest_size = 0;
   int cells_used = 0;
-  double rms_log2 = 0;  // over the cells used
+  double rms_log2 = 0;  // of the capped trend over all cells
   double log2_rate(double size, double epochs) const;
 };
 

@@ -57,9 +57,10 @@ void choose_models(const std::vector<std::string>& wanted, PlanBasis& basis) {
 std::string number(double v) { return fmt::format("{:.5g}", v); }
 
 std::string run_text(const PlannedRun& run) {
-  return fmt::format("{}, {} epochs, learning rate {} (on the grid {}), loss {:.5f} [{:.5f}, {:.5f}]",
-                     run.model, number(run.epochs), number(run.learning_rate),
-                     number(run.learning_rate_grid), run.loss, run.ci95.lo, run.ci95.hi);
+  return fmt::format(
+      "{}, {} epochs, learning rate {} (on the grid {}), loss {:.5f} [{:.5f}, {:.5f}]", run.model,
+      number(run.epochs), number(run.learning_rate), number(run.learning_rate_grid), run.loss,
+      run.ci95.lo, run.ci95.hi);
 }
 
 void print_text(const Plan& plan) {
@@ -138,8 +139,7 @@ Command add_plan_command(CLI::App& program) {
   app->add_option("--device-hours", o->device_hours, "the budget");
   app->add_option("--target-loss", o->target_loss, "instead: the least budget for this loss");
   app->add_option("--device", o->device, "device to run on; default: the table's");
-  app->add_option("--models", o->models, "choose among these; NAME=FLOPS adds one")
-      ->delimiter(',');
+  app->add_option("--models", o->models, "choose among these; NAME=FLOPS adds one")->delimiter(',');
   app->add_option("--max-epochs", o->limits.max_epochs, "most passes over the data")
       ->check(CLI::PositiveNumber);
   app->add_option("--images-per-epoch", o->images_per_epoch,

@@ -32,8 +32,7 @@ PlannedRun run_of(const PlanBasis& basis, const PlannedModel& model, double devi
   run.loss = basis.law.loss(run.size, run.images);
   const double log2_rate = basis.trend.log2_rate(run.size, run.epochs);
   run.learning_rate = std::exp2(log2_rate);
-  run.learning_rate_grid =
-      basis.grid.rate(std::round(basis.grid.position(run.learning_rate)));
+  run.learning_rate_grid = basis.grid.rate(std::round(basis.grid.position(run.learning_rate)));
   return run;
 }
 
@@ -41,8 +40,7 @@ PlannedRun run_of(const PlanBasis& basis, const PlannedModel& model, double devi
 std::vector<PlannedRun> ranked(const PlanBasis& basis, double device_hours,
                                const PlanLimits& limits) {
   std::vector<PlannedRun> runs;
-  for (const auto& model : basis.models)
-    runs.push_back(run_of(basis, model, device_hours, limits));
+  for (const auto& model : basis.models) runs.push_back(run_of(basis, model, device_hours, limits));
   std::stable_sort(runs.begin(), runs.end(),
                    [](const auto& a, const auto& b) { return a.loss < b.loss; });
   return runs;
@@ -99,8 +97,7 @@ Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& li
     int better = 0;
     for (const auto& law : bootstrap.laws)
       if (law.loss(runs[1].size, runs[1].images) < law.loss(runs[0].size, runs[0].images)) ++better;
-    plan.runner_up_better =
-        usable ? better / static_cast<double>(bootstrap.laws.size()) : none;
+    plan.runner_up_better = usable ? better / static_cast<double>(bootstrap.laws.size()) : none;
   }
   const double compute = device_hours * 3600 *
                          std::find_if(basis.models.begin(), basis.models.end(), [&](const auto& m) {
@@ -109,9 +106,9 @@ Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& li
   plan.continuous_size = basis.law.best_size(compute);
   plan.continuous_epochs = compute / plan.continuous_size / basis.images_per_epoch;
   plan.continuous_loss = basis.law.loss(plan.continuous_size, compute / plan.continuous_size);
-  plan.continuous_ci95 = usable ? bootstrap.loss(plan.continuous_size,
-                                                 compute / plan.continuous_size)
-                                : Interval{none, none};
+  plan.continuous_ci95 = usable
+                             ? bootstrap.loss(plan.continuous_size, compute / plan.continuous_size)
+                             : Interval{none, none};
   plan.half = with_interval(ranked(basis, device_hours / 2, limits)[0]);
   plan.twice = with_interval(ranked(basis, device_hours * 2, limits)[0]);
   if (auto larger = next_larger(basis, plan.best, limits))
@@ -120,12 +117,13 @@ Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& li
     plan.cost_usd = plan.best.device_hours * basis.usd_per_device_hour;
 
   if (plan.extrapolated_by > 1)
-    plan.warnings.push_back(
-        fmt::format("extrapolated by a factor {:.4g} beyond the largest run", plan.extrapolated_by));
+    plan.warnings.push_back(fmt::format("extrapolated by a factor {:.4g} beyond the largest run",
+                                        plan.extrapolated_by));
   if (plan.best.bounded)
-    plan.warnings.push_back(fmt::format(
-        "--max-epochs {} decides: {} would take more epochs; {:.6g} of {:.6g} device-hours are used",
-        *limits.max_epochs, plan.best.model, plan.best.device_hours, device_hours));
+    plan.warnings.push_back(
+        fmt::format("--max-epochs {} decides: {} would take more epochs; {:.6g} of {:.6g} "
+                    "device-hours are used",
+                    *limits.max_epochs, plan.best.model, plan.best.device_hours, device_hours));
   if (!basis.rate_note.empty()) plan.warnings.push_back(basis.rate_note);
   for (const auto& m : basis.models)
     if (m.name == plan.best.model && !m.measured)

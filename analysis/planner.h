@@ -51,8 +51,8 @@ struct Plan {
   double runner_up_better = 0;  // its probability, from the bootstrap
   double continuous_size = 0, continuous_epochs = 0, continuous_loss = 0;
   Interval continuous_ci95{};
-  std::optional<PlannedRun> half, twice;    // the same for other budgets
-  std::optional<PlannedRun> for_transfer;   // the next larger model, fewer epochs
+  std::optional<PlannedRun> half, twice;   // the same for other budgets
+  std::optional<PlannedRun> for_transfer;  // the next larger model, fewer epochs
   std::optional<double> cost_usd;
   std::vector<std::string> warnings;
 };

@@ -116,10 +116,11 @@ std::string style_script(const PlotSeries& s) {
     case PlotStyle::kDashed:
       return fmt::format("using 1:2 with lines lw 2.2 dt 2 lc rgb {}", colour);
     case PlotStyle::kLinePoints:
-      return fmt::format("using 1:2 with linespoints lw 1.5 pt {} ps 0.8 lc rgb {}", marker, colour);
-    case PlotStyle::kBand:
-      return fmt::format("using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb {}",
+      return fmt::format("using 1:2 with linespoints lw 1.5 pt {} ps 0.8 lc rgb {}", marker,
                          colour);
+    case PlotStyle::kBand:
+      return fmt::format(
+          "using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb {}", colour);
     case PlotStyle::kErrorBars:
       return fmt::format("using 1:2:3:4 with yerrorbars pt {} ps 0.9 lw 1.5 lc rgb {}", marker,
                          colour);
@@ -172,7 +173,7 @@ std::string gnuplot_script(const Plot& plot, const std::string& svg) {
   std::string out = fmt::format(
       "set terminal svg size 900,540 dynamic enhanced font 'Helvetica,15' background rgb 'white' "
       "name '{}'\nset output {}\nset title {} noenhanced font ',17'\nset encoding utf8\n"
-      "set key outside right top vertical left reverse noenhanced samplen 2 spacing 1.15\n"
+      "set key outside right top vertical Left reverse noenhanced samplen 2 spacing 1.15\n"
       "set border 3 lc rgb '#404040'\nset tics nomirror out\n"
       "set grid lc rgb '#E4E4E4' lt 1 lw 0.7\n",
       plot.name, quoted(svg), quoted(plot.title));
@@ -187,9 +188,10 @@ std::string gnuplot_script(const Plot& plot, const std::string& svg) {
           object++, region.low, region.high);
     const double middle =
         plot.x.log ? std::sqrt(region.low * region.high) : (region.low + region.high) / 2;
-    out += fmt::format("set label {} at first {:.10g}, graph 0.96 center noenhanced tc rgb '#404040' "
-                       "font ',13'\n",
-                       quoted(region.label), middle);
+    out += fmt::format(
+        "set label {} at first {:.10g}, graph 0.96 center noenhanced tc rgb '#404040' "
+        "font ',13'\n",
+        quoted(region.label), middle);
   }
   std::string command;
   for (size_t i = 0; i < plot.series.size(); ++i) {

@@ -26,8 +26,8 @@ struct PlotSeries {
 struct PlotAxis {
   std::string label;  // with its unit
   bool log = false;
-  double low = 0, high = 0;                            // equal: from the data
-  std::vector<std::pair<double, std::string>> ticks;   // empty: chosen for the range
+  double low = 0, high = 0;                           // equal: from the data
+  std::vector<std::pair<double, std::string>> ticks;  // empty: chosen for the range
 };
 
 // A vertical strip with a name at its top.
@@ -38,7 +38,7 @@ struct PlotRegion {
 };
 
 struct Plot {
-  std::string name;   // of the files
+  std::string name;  // of the files
   std::string title, caption;
   PlotAxis x, y;
   std::vector<PlotSeries> series;
@@ -47,8 +47,8 @@ struct Plot {
 
 constexpr int kBlack = -1, kGrey = -2;
 
-std::string plot_csv(const Plot& plot);                                  // series,x,y,lo,hi
-std::string gnuplot_script(const Plot& plot, const std::string& svg);   // data inside
+std::string plot_csv(const Plot& plot);                                // series,x,y,lo,hi
+std::string gnuplot_script(const Plot& plot, const std::string& svg);  // data inside
 
 // Runs gnuplot on each script, in `folder`. False when there is no gnuplot; throws Error when it
 // refuses a script.

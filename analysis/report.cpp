@@ -71,10 +71,10 @@ std::string html_block(const ReportBlock& block, const Drawings& drawings) {
       for (const auto& row : block.rows) out += html_row("td", row);
       return out + "</table>\n";
     case Kind::kPlot:
-      return fmt::format("<figure id=\"{0}\">\n{1}\n<figcaption>{2} Data: {0}.csv</figcaption>\n"
-                         "</figure>\n",
-                         block.text, svg_element(drawings.at(block.text)),
-                         escaped(block.items[1]));
+      return fmt::format(
+          "<figure id=\"{0}\">\n{1}\n<figcaption>{2} Data: {0}.csv</figcaption>\n"
+          "</figure>\n",
+          block.text, svg_element(drawings.at(block.text)), escaped(block.items[1]));
   }
   return out;
 }
@@ -161,8 +161,7 @@ ReportResult write_report(const Study& study, const fs::path& folder) {
   const Drawings drawings = draw(plots, folder, result);
   std::vector<std::string> notes = missing;
   notes.insert(notes.end(), result.warnings.begin(), result.warnings.end());
-  const auto blocks =
-      study_text(study, result.drawn ? plots : std::vector<Plot>(), notes);
+  const auto blocks = study_text(study, result.drawn ? plots : std::vector<Plot>(), notes);
   std::string html =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width\"><title>Scaling study</title><style>" +

@@ -69,9 +69,8 @@ void best_per_budget(const Study& study, std::vector<ReportBlock>& out) {
   for (int i = 0; i < 7; ++i) {
     const double compute = low * 2 * std::pow(high / (low * 2), i / 6.0);
     const auto loss = [&](const Cell* c) { return study.law.loss(c->size, compute / c->size); };
-    const Cell* best = *std::min_element(models.begin(), models.end(), [&](auto* a, auto* b) {
-      return loss(a) < loss(b);
-    });
+    const Cell* best = *std::min_element(models.begin(), models.end(),
+                                         [&](auto* a, auto* b) { return loss(a) < loss(b); });
     const double images = compute / best->size, epochs = images / study.images_per_epoch;
     const double factor = compute / study.largest_compute;
     const Interval ci = study.law_bootstrap.convergence.usable()
@@ -103,15 +102,23 @@ void laws(const Study& study, std::vector<ReportBlock>& out) {
        fmt::format("At the best split of a budget C the model grows as C^{} and the images as C^{} "
                    "(95 % intervals; equal rates, as the published study found, would be 0.5 and "
                    "0.5).",
-                   law_value(study, +[](L l) { return l.exponent_size(); }),
-                   law_value(study, +[](L l) { return l.exponent_images(); })),
+                   law_value(
+                       study, +[](L l) { return l.exponent_size(); }),
+                   law_value(
+                       study, +[](L l) { return l.exponent_images(); })),
        {},
        {}});
-  Rows rows = {{"L(F, D) = E + A / F^alpha + B / D^beta", law_value(study, +[](L l) { return l.E; }),
-                law_value(study, +[](L l) { return l.A; }),
-                law_value(study, +[](L l) { return l.B; }),
-                law_value(study, +[](L l) { return l.alpha; }),
-                law_value(study, +[](L l) { return l.beta; })}};
+  Rows rows = {{"L(F, D) = E + A / F^alpha + B / D^beta",
+                law_value(
+                    study, +[](L l) { return l.E; }),
+                law_value(
+                    study, +[](L l) { return l.A; }),
+                law_value(
+                    study, +[](L l) { return l.B; }),
+                law_value(
+                    study, +[](L l) { return l.alpha; }),
+                law_value(
+                    study, +[](L l) { return l.beta; })}};
   for (const auto& [name, curve] : {std::pair("frontier: E + A / x^alpha", &study.frontier_plc),
                                     std::pair("frontier: A / x^alpha", &study.frontier_pl)}) {
     if (!*curve) continue;
@@ -120,8 +127,8 @@ void laws(const Study& study, std::vector<ReportBlock>& out) {
     std::vector<std::string> text;
     for (size_t i = 0; i < named.size(); ++i)
       text.push_back(with(named[i].second, ci.empty() ? Interval{NAN, NAN} : ci[i]));
-    rows.push_back({name, (*curve)->fit.form == Form::kPowerLaw ? "-" : text[0], text[1], "-",
-                    text[2], "-"});
+    rows.push_back(
+        {name, (*curve)->fit.form == Form::kPowerLaw ? "-" : text[0], text[1], "-", text[2], "-"});
   }
   out.push_back(
       {Kind::kTable, "", {"law [95 %]", "E", "A", "B", "alpha", "beta"}, std::move(rows)});
@@ -141,19 +148,19 @@ void laws(const Study& study, std::vector<ReportBlock>& out) {
        fmt::format("Learning rate: log2 lr = min({}, {} {:+.4g} f {:+.4g} e {:+.4g} f e) with f = "
                    "log2(F / {}), e = log2(epochs); {} cells below the cap, rms {} in log2 (given "
                    "in place of an interval: the cells are optima of factor-2 grids).",
-                   n(study.trend.cap_log2), n(c[0]), c[1], c[2], c[3],
-                   n(study.trend.smallest_size), study.trend.cells_used, n(study.trend.rms_log2)),
+                   n(study.trend.cap_log2), n(c[0]), c[1], c[2], c[3], n(study.trend.smallest_size),
+                   study.trend.cells_used, n(study.trend.rms_log2)),
        {},
        {}});
   if (study.reuse_law)
-    out.push_back({Kind::kText,
-                   fmt::format("Repetition: R = {} (no interval: one fit); error on the hidden "
-                               "cells {} with it, {} without: it {} the error.",
-                               n(study.reuse_law->reuse), n(study.reuse_rmsle),
-                               n(study.plain_rmsle),
-                               study.reuse_rmsle < study.plain_rmsle ? "lowers" : "does not lower"),
-                   {},
-                   {}});
+    out.push_back(
+        {Kind::kText,
+         fmt::format("Repetition: R = {} (no interval: one fit); error on the hidden "
+                     "cells {} with it, {} without: it {} the error.",
+                     n(study.reuse_law->reuse), n(study.reuse_rmsle), n(study.plain_rmsle),
+                     study.reuse_rmsle < study.plain_rmsle ? "lowers" : "does not lower"),
+         {},
+         {}});
 }
 
 void hidden(const Study& study, std::vector<ReportBlock>& out) {
@@ -167,12 +174,13 @@ void hidden(const Study& study, std::vector<ReportBlock>& out) {
       rows.push_back({h.runs[i], n(h.compute[i], 3), with(h.predicted[i], h.interval90[i], 6),
                       n(h.actual[i], 7), in ? "inside" : "outside"});
     }
-    out.push_back({Kind::kText,
-                   fmt::format("Hidden: {}. Fitted on the other {} cells. RMSLE {}; {} of {} lie in "
-                               "their 90 % interval.",
-                               h.name, h.fitted_cells, n(h.rmsle), inside, h.runs.size()),
-                   {},
-                   {}});
+    out.push_back(
+        {Kind::kText,
+         fmt::format("Hidden: {}. Fitted on the other {} cells. RMSLE {}; {} of {} lie in "
+                     "their 90 % interval.",
+                     h.name, h.fitted_cells, n(h.rmsle), inside, h.runs.size()),
+         {},
+         {}});
     out.push_back({Kind::kTable,
                    "",
                    {"run", "compute (FLOP)", "predicted [90 %]", "measured", ""},

@@ -49,11 +49,10 @@ constexpr NumberColumn kNumbers[] = {
     {"transfer_top1", &Run::transfer_top1, false, true, false}};
 
 // Columns in which runs that are compared must agree.
-constexpr const char* kMeasured[] = {"loss_kind",          "heldout_fingerprint",
-                                     "heldout_images",     "heldout_image_size",
-                                     "eval_image_size",    "evaluate_image_size",
-                                     "evaluation_size",    "weights",
-                                     "heldout_weights"};
+constexpr const char* kMeasured[] = {
+    "loss_kind",       "heldout_fingerprint", "heldout_images",  "heldout_image_size",
+    "eval_image_size", "evaluate_image_size", "evaluation_size", "weights",
+    "heldout_weights"};
 
 std::optional<RunStatus> parse_status(std::string_view text) {
   for (const RunStatus s : {RunStatus::kDone, RunStatus::kDiverged, RunStatus::kFailed,
@@ -237,8 +236,7 @@ void check_measured_alike(const std::vector<Run>& used, const std::string& name)
 }  // namespace
 
 std::string status_name(RunStatus status) {
-  constexpr const char* kNames[] = {"done",    "diverged",  "failed",
-                                    "running", "preempted", "queued"};
+  constexpr const char* kNames[] = {"done", "diverged", "failed", "running", "preempted", "queued"};
   return kNames[static_cast<int>(status)];
 }
 

@@ -1,5 +1,5 @@
-// A sweep's results.csv: one row a run (contract, "Files"). Reading tells every fault of the file at
-// once; selecting says for each row whether fits may use it and, if not, why.
+// A sweep's results.csv: one row a run (contract, "Files"). Reading tells every fault of the file
+// at once; selecting says for each row whether fits may use it and, if not, why.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ struct Run {
   std::string run, model;
   double params = 0, train_flops_per_image = 0, epochs = 0, images_seen = 0, learning_rate = 0;
   double batch = 0, image_size = 0, seed = 0, train_flops = 0;
-  double device_hours = 0, cost_usd = 0;         // NaN: not given
-  double heldout_loss = 0, heldout_top1 = 0;     // NaN: not given
+  double device_hours = 0, cost_usd = 0;                                           // NaN: not given
+  double heldout_loss = 0, heldout_top1 = 0;                                       // NaN: not given
   double images_missed = 0, heldout_loss_se = 0, restarts = 0, transfer_top1 = 0;  // optional, NaN
   RunStatus status = RunStatus::kDone;
   std::string device;       // optional, "" unknown

@@ -146,8 +146,7 @@ void check_law_points(std::span<const LawPoint> points, std::span<const double> 
 ScalingLaw fit_law(std::vector<LawPoint> points, double delta) {
   sort_points(points);
   const LawModel model(points, 0);
-  return model.law(
-      fit_from_starts({&model, model.log_loss(), {}, delta}, law_starts(points)));
+  return model.law(fit_from_starts({&model, model.log_loss(), {}, delta}, law_starts(points)));
 }
 
 double effective_images(double images, double images_per_epoch, double reuse) {
@@ -156,8 +155,7 @@ double effective_images(double images, double images_per_epoch, double reuse) {
   return images_per_epoch * (1 + reuse * (1 - std::exp(-(epochs - 1) / reuse)));
 }
 
-ScalingLaw fit_law_with_reuse(std::vector<LawPoint> points, double images_per_epoch,
-                              double delta) {
+ScalingLaw fit_law_with_reuse(std::vector<LawPoint> points, double images_per_epoch, double delta) {
   sort_points(points);
   const LawModel model(points, images_per_epoch);
   std::vector<std::vector<double>> starts;

@@ -61,8 +61,8 @@ std::optional<Holdout> predict_hidden(const Study& study, const std::string& nam
     return std::nullopt;  // reported as a warning by the caller
   }
   const ScalingLaw law = fit_law(points, study.options.delta);
-  const LawBootstrap bootstrap = bootstrap_law(points, law, study.options.bootstrap,
-                                               study.options.delta);
+  const LawBootstrap bootstrap =
+      bootstrap_law(points, law, study.options.bootstrap, study.options.delta);
   std::vector<double> residuals;
   for (const auto& p : points)
     residuals.push_back(std::log(p.loss) - std::log(law.loss(p.size, p.images)));
@@ -78,8 +78,7 @@ std::optional<Holdout> predict_hidden(const Study& study, const std::string& nam
     for (size_t b = 0; b < bootstrap.laws.size(); ++b) {
       const size_t r = draw_index(study.options.bootstrap.seed, static_cast<int>(b),
                                   10 + holdout.runs.size(), residuals.size());
-      samples.push_back(bootstrap.laws[b].loss(cell->size, cell->images) *
-                        std::exp(residuals[r]));
+      samples.push_back(bootstrap.laws[b].loss(cell->size, cell->images) * std::exp(residuals[r]));
     }
     holdout.interval90.push_back(central_interval(std::move(samples), 0.90));
   }
@@ -114,9 +113,9 @@ void fit_reuse(Study& study) {
   for (const Cell& cell : study.cells)
     if (cell.epochs > 1) repeated.insert(cell.epochs);
   if (repeated.size() < 3) {
-    study.warnings.push_back(fmt::format(
-        "--reuse: {} budgets above one epoch, 3 are needed; repetition is not fitted",
-        repeated.size()));
+    study.warnings.push_back(
+        fmt::format("--reuse: {} budgets above one epoch, 3 are needed; repetition is not fitted",
+                    repeated.size()));
     return;
   }
   study.reuse_law = fit_law_with_reuse(study.points, study.images_per_epoch, study.options.delta);
@@ -135,8 +134,8 @@ void fit_reuse(Study& study) {
   for (const Cell* cell : hidden) {
     actual.push_back(cell->loss());
     plain.push_back(without.loss(cell->size, cell->images));
-    reused.push_back(with.loss(
-        cell->size, effective_images(cell->images, study.images_per_epoch, with.reuse)));
+    reused.push_back(
+        with.loss(cell->size, effective_images(cell->images, study.images_per_epoch, with.reuse)));
   }
   study.plain_rmsle = rmsle(plain, actual);
   study.reuse_rmsle = rmsle(reused, actual);
@@ -148,8 +147,8 @@ void measure_rates(Study& study) {
   for (const Run& run : study.selection.used) {
     epochs.push_back(run.images_seen / run.epochs);
     if (!(run.device_hours > 0)) continue;
-    speeds[{run.train_flops_per_image, run.model, run.device}].push_back(
-        run.images_seen / (run.device_hours * 3600));
+    speeds[{run.train_flops_per_image, run.model, run.device}].push_back(run.images_seen /
+                                                                         (run.device_hours * 3600));
     if (run.cost_usd > 0) prices.push_back(run.cost_usd / run.device_hours);
   }
   for (auto& [key, values] : speeds) {
@@ -170,9 +169,10 @@ void measure_rates(Study& study) {
 void warn(Study& study) {
   auto& w = study.warnings;
   if (!study.not_bracketed.empty())
-    w.push_back(fmt::format("not_bracketed: the best learning rate is at the end of the range in {} "
-                            "cells: {}",
-                            study.not_bracketed.size(), fmt::join(study.not_bracketed, ", ")));
+    w.push_back(
+        fmt::format("not_bracketed: the best learning rate is at the end of the range in {} "
+                    "cells: {}",
+                    study.not_bracketed.size(), fmt::join(study.not_bracketed, ", ")));
   std::set<std::string> devices;
   for (const Run& run : study.selection.used) devices.insert(run.device);
   if (devices.size() > 1)

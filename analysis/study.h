@@ -39,7 +39,7 @@ struct Holdout {
 // Speed of one model on one device, the median over its finished runs.
 struct MeasuredRate {
   std::string model, device;
-  double size = 0;  // train FLOPs an image
+  double size = 0;                                     // train FLOPs an image
   double images_per_second = 0, flops_per_second = 0;  // of one device
   int runs = 0;
 };
@@ -61,8 +61,8 @@ struct Study {
   std::vector<Holdout> holdouts;
   std::vector<MeasuredRate> rates;
   double images_per_epoch = 0;
-  double largest_compute = 0;          // train FLOPs of the largest cell
-  double usd_per_device_hour = 0;      // median; 0: no costs in the table
+  double largest_compute = 0;                         // train FLOPs of the largest cell
+  double usd_per_device_hour = 0;                     // median; 0: no costs in the table
   double total_device_hours = 0, total_cost_usd = 0;  // of all rows that tell
   std::vector<std::string> not_bracketed;             // "model at E epochs"
   std::vector<std::string> warnings;

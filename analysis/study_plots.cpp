@@ -53,10 +53,10 @@ Plot transfer_plot(const Study& study, std::vector<std::string>& missing) {
   const bool transfer = std::any_of(study.selection.used.begin(), study.selection.used.end(),
                                     [](const Run& r) { return r.transfer_top1 > 0; });
   Plot plot{"transfer", "Accuracy after fine-tuning", "", {}, {}, {}, {}};
-  plot.caption =
-      transfer ? "Top-1 after fine-tuning against pretraining compute, one marker a model."
-               : "Top-1 on the held-out images against pretraining compute; the table has no "
-                 "transfer_top1, so this is accuracy before fine-tuning.";
+  plot.caption = transfer
+                     ? "Top-1 after fine-tuning against pretraining compute, one marker a model."
+                     : "Top-1 on the held-out images against pretraining compute; the table has no "
+                       "transfer_top1, so this is accuracy before fine-tuning.";
   if (!transfer) plot.title = "Held-out accuracy";
   plot.x = {compute_label(study), true, 0, 0, {}};
   plot.y = {transfer ? "Top-1 after fine-tuning (%)" : "Held-out top-1 (%)", false, 0, 0, {}};
@@ -79,8 +79,7 @@ Plot transfer_plot(const Study& study, std::vector<std::string>& missing) {
     plot.series.push_back({entry.first, PlotStyle::kPoints, i, i, std::move(entry.second)});
     ++i;
   }
-  if (plot.series.empty())
-    missing.push_back("transfer: no row has transfer_top1 or heldout_top1");
+  if (plot.series.empty()) missing.push_back("transfer: no row has transfer_top1 or heldout_top1");
   return plot;
 }
 
@@ -111,7 +110,8 @@ Plot compute_plot(const Study& study) {
   int i = 0;
   for (const auto& model : by_model(study)) {
     PlotSeries s{model.name, PlotStyle::kLinePoints, i, i, {}};
-    for (const Cell* cell : model.cells) s.points.push_back({compute_of(study, *cell), cell->loss()});
+    for (const Cell* cell : model.cells)
+      s.points.push_back({compute_of(study, *cell), cell->loss()});
     plot.series.push_back(std::move(s));
     ++i;
   }
@@ -158,8 +158,8 @@ Plot rate_plot(const Study& study) {
 Plot curve_plot(const Study& study, std::vector<std::string>& missing) {
   Plot plot{"learning_curve", "", "", {}, {}, {}, {}};
   const auto models = by_model(study);
-  const auto& model = *std::max_element(
-      models.begin(), models.end(), [](const auto& a, const auto& b) {
+  const auto& model =
+      *std::max_element(models.begin(), models.end(), [](const auto& a, const auto& b) {
         return std::pair(a.cells.size(), a.size) < std::pair(b.cells.size(), b.size);
       });
   plot.title = "Learning curve of " + model.name;
@@ -209,25 +209,44 @@ Plot curve_plot(const Study& study, std::vector<std::string>& missing) {
   return plot;
 }
 
+// Up to five budgets, each with as many cells within 10 % of it as possible.
+std::vector<double> crowded_budgets(const std::vector<Cell>& cells) {
+  const auto near = [](double a, double b) { return std::fabs(std::log(a / b)) < std::log(1.1); };
+  std::vector<std::pair<int, double>> counted;
+  for (const Cell& cell : cells) {
+    int count = 0;
+    for (const Cell& other : cells) count += near(cell.train_flops, other.train_flops) ? 1 : 0;
+    counted.emplace_back(-count, cell.train_flops);
+  }
+  std::sort(counted.begin(), counted.end());
+  std::vector<double> budgets;
+  for (const auto& [count, budget] : counted)
+    if (budgets.size() < 5 &&
+        std::none_of(budgets.begin(), budgets.end(), [&, b = budget](double v) {
+          return std::fabs(std::log(v / b)) < std::log(1.5);
+        }))
+      budgets.push_back(budget);
+  std::sort(budgets.begin(), budgets.end());
+  return budgets;
+}
+
 Plot isoflop_plot(const Study& study) {
   Plot plot{"isoflop", "Loss against model size at equal compute", "", {}, {}, {}, {}};
   plot.caption =
-      "Curves: the fitted law at five budgets; markers: cells within 10 % of a budget; crosses of "
-      "the dashed line: the law's optimum of each budget.";
+      "Curves: the fitted law at the budgets that most cells share; filled markers: cells within "
+      "10 % of a budget; open squares: the law's optimum of each budget.";
   plot.x = {"Model size (training FLOP an image)", true, 0, 0, {}};
   plot.y = {"Held-out loss (nats)", true, 0, 0, {}};
-  double smallest = 1e300, largest = 0, least = 1e300;
+  double smallest = 1e300, largest = 0;
   for (const Cell& cell : study.cells) {
     smallest = std::min(smallest, cell.size);
     largest = std::max(largest, cell.size);
-    least = std::min(least, cell.train_flops);
   }
   PlotSeries optima{"optimum", PlotStyle::kDashed, kBlack, 0, {}};
   PlotSeries optimum_marks{"", PlotStyle::kPoints, kBlack, 7, {}};
   std::vector<PlotSeries> all;
   int i = 0;
-  // Budgets between the cheapest and the dearest cell, not the ends: few models reach those.
-  for (const double budget : log_grid(least * 3, study.largest_compute / 1.5, 5)) {
+  for (const double budget : crowded_budgets(study.cells)) {
     PlotSeries line{fmt::format("{:.2g} FLOP", budget), PlotStyle::kLine, i, i, {}};
     PlotSeries cells{"", PlotStyle::kPoints, i, i, {}};
     for (const double f : log_grid(smallest / 1.6, largest * 1.6, 50))
@@ -260,16 +279,15 @@ Plot residual_plot(const Study& study) {
   for (const auto& model : by_model(study)) {
     PlotSeries s{model.name, PlotStyle::kPoints, i, i, {}};
     for (const Cell* cell : model.cells) {
-      s.points.push_back({cell->train_flops,
-                          100 * (cell->loss() / study.law.loss(cell->size, cell->images) - 1)});
+      s.points.push_back(
+          {cell->train_flops, 100 * (cell->loss() / study.law.loss(cell->size, cell->images) - 1)});
       low = std::min(low, cell->train_flops);
       high = std::max(high, cell->train_flops);
     }
     plot.series.push_back(std::move(s));
     ++i;
   }
-  plot.series.push_back(
-      {"", PlotStyle::kDashed, kBlack, 0, {{low / 1.2, 0}, {high * 1.2, 0}}});
+  plot.series.push_back({"", PlotStyle::kDashed, kBlack, 0, {{low / 1.2, 0}, {high * 1.2, 0}}});
   return plot;
 }
 
@@ -284,7 +302,10 @@ Plot hidden_plot(const Study& study, std::vector<std::string>& missing) {
   int i = 0;
   for (const Holdout& h : study.holdouts) {
     PlotSeries s{i == 0 ? "three dearest on the frontier" : "above an eighth of C max",
-                 PlotStyle::kErrorBars, i, i == 0 ? 0 : 7, {}};  // filled and open: both are seen
+                 PlotStyle::kErrorBars,
+                 i,
+                 i == 0 ? 0 : 7,
+                 {}};  // filled and open: both are seen
     for (size_t k = 0; k < h.runs.size(); ++k) {
       s.points.push_back({h.actual[k], h.predicted[k], h.interval90[k].lo, h.interval90[k].hi});
       low = std::min({low, h.actual[k], h.predicted[k]});
@@ -297,6 +318,7 @@ Plot hidden_plot(const Study& study, std::vector<std::string>& missing) {
     missing.push_back("hidden_points: too few cells to hide some");
     return plot;
   }
+  std::reverse(plot.series.begin(), plot.series.end());  // the small set on top
   plot.series.push_back({"exact", PlotStyle::kDashed, kBlack, 0, {{low, low}, {high, high}}});
   return plot;
 }
@@ -304,9 +326,10 @@ Plot hidden_plot(const Study& study, std::vector<std::string>& missing) {
 }  // namespace
 
 std::vector<Plot> study_plots(const Study& study, std::vector<std::string>& missing) {
-  std::vector<Plot> plots = {transfer_plot(study, missing), compute_plot(study), rate_plot(study),
-                             curve_plot(study, missing),    isoflop_plot(study), residual_plot(study),
-                             hidden_plot(study, missing)};
+  std::vector<Plot> plots = {
+      transfer_plot(study, missing), compute_plot(study), rate_plot(study),
+      curve_plot(study, missing),    isoflop_plot(study), residual_plot(study),
+      hidden_plot(study, missing)};
   std::erase_if(plots, [](const Plot& plot) { return plot.series.empty(); });
   return plots;
 }
