@@ -16,8 +16,8 @@ class CsvReader {
  public:
   // `text` must outlive the reader; `name` stands for the file in messages.
   CsvReader(std::string_view text, std::string name);
-  // The fields of the next record that is not blank; false at the end. The views live until the next
-  // call. Throws Error(kUsage) for a quote that is never closed.
+  // The fields of the next record that is not blank; false at the end. The views live until the
+  // next call. Throws Error(kUsage) for a quote that is never closed.
   bool next(std::vector<std::string_view>& fields);
   int64_t line() const { return line_; }  // on which the last record began, from 1
 

@@ -22,9 +22,11 @@ double softplus(double v);  // ln(1 + e^v)
 // ln f at z; gradient (may be null) with respect to p:
 //   pl       a, alpha                       a - alpha z
 //   plc      e, a, alpha                    lse(e, a - alpha z)
-//   sigmoid  e, w, eta, a, alpha            L in (E, E0): ln(L - E) - H ln(E0 - L) = a - alpha z with
+//   sigmoid  e, w, eta, a, alpha            L in (E, E0): ln(L - E) - H ln(E0 - L) = a - alpha z
+//   with
 //                                           E = exp(e), E0 = E + exp(w), H = exp(eta)
-//   broken   e, b, c0, d, c1, f             lse(e, b - c0 z - c1 F softplus((z - d) / F)), F = exp(f)
+//   broken   e, b, c0, d, c1, f             lse(e, b - c0 z - c1 F softplus((z - d) / F)), F =
+//   exp(f)
 double log_form(Form form, const double* p, double z, double* gradient);
 
 // The sigmoid form as a curve of its own: the local slope -d ln L / d ln x at a level between its

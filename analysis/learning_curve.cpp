@@ -13,10 +13,11 @@ namespace {
 constexpr double kAutoDelta = 1e-2;
 constexpr size_t kAutoFewPoints = 20;
 constexpr size_t kAutoLeastPoints = 6;
+constexpr size_t kAnchorLeastPoints = 5;
+// The members see the same data, so their errors go together: their spread understates the error.
+constexpr double kSpreadFactor = 1.6;
 
-double lowest(const CurveData& data) {
-  return *std::min_element(data.y().begin(), data.y().end());
-}
+double lowest(const CurveData& data) { return *std::min_element(data.y().begin(), data.y().end()); }
 double highest(const CurveData& data) {
   return *std::max_element(data.y().begin(), data.y().end());
 }
@@ -55,8 +56,8 @@ std::vector<std::vector<double>> sigmoid_starts(const CurveData& data) {
         for (const double alpha : {0.15, 0.4, 0.8}) {
           std::vector<double> a(data.size());
           for (size_t i = 0; i < a.size(); ++i)
-            a[i] = std::log(data.y()[i] - e) - eta * std::log(e0 - data.y()[i]) +
-                   alpha * data.z()[i];
+            a[i] =
+                std::log(data.y()[i] - e) - eta * std::log(e0 - data.y()[i]) + alpha * data.z()[i];
           starts.push_back({std::log(e), std::log(e0 - e), std::log(eta), median(a), alpha});
         }
       }
@@ -86,9 +87,7 @@ std::optional<Regions> find_regions(const CurveFit& sigmoid, const CurveData& da
   const double top = steepest(p);
   Regions regions{};
   regions.max_slope = sigmoid_slope(p, top);
-  const auto above_half = [&](double t) {
-    return sigmoid_slope(p, t) - regions.max_slope / 2;
-  };
+  const auto above_half = [&](double t) { return sigmoid_slope(p, t) - regions.max_slope / 2; };
   const auto x_of = [&](double t) { return std::exp(sigmoid_z(p, t) + sigmoid.log_x0); };
   // t rises with the loss, so x falls with t.
   regions.x_at_max = x_of(top);
@@ -100,30 +99,60 @@ std::optional<Regions> find_regions(const CurveFit& sigmoid, const CurveData& da
 }
 
 double AutoFit::log_predict(double x) const {
-  double sum = 0;
-  for (const CurveFit& member : members) sum += member.log_predict(x);
-  return sum / static_cast<double>(members.size());
+  double sum = log_shift;
+  for (size_t i = 0; i < members.size(); ++i) sum += weights[i] * members[i].log_predict(x);
+  return sum;
 }
 
 double AutoFit::predict(double x) const { return std::exp(log_predict(x)); }
+
+double AutoFit::log_half_width(double x, double share) const {
+  const double centre = log_predict(x) - log_shift;
+  double spread = 0;
+  for (size_t i = 0; i < members.size(); ++i) {
+    const double off = members[i].log_predict(x) - centre;
+    spread += weights[i] * off * off;
+  }
+  const double sd =
+      std::sqrt(kSpreadFactor * kSpreadFactor * spread + residual_scale * residual_scale);
+  return normal_quantile((1 + share) / 2) * sd;
+}
 
 AutoFit fit_auto(const CurveData& data) {
   AutoFit fit;
   fit.overall = fit_curve(data, Form::kPowerLawConstant, kAutoDelta);
   const double log_low = std::log(data.x().front());
   const double log_range = std::log(data.x().back()) - log_low;
-  for (int tenths = 0; tenths <= 6; ++tenths) {
-    const CurveData tail = data.between(std::exp(log_low + log_range * tenths / 10) * (1 - 1e-12),
-                                        std::numeric_limits<double>::infinity());
+  const auto from = [&](double share) {
+    return data.between(std::exp(log_low + log_range * share) * (1 - 1e-12),
+                        std::numeric_limits<double>::infinity());
+  };
+  fit.members.push_back(fit.overall);
+  for (int tenths = 1; tenths <= 6; ++tenths) {
+    const CurveData tail = from(tenths / 10.0);
     if (tail.size() < kAutoLeastPoints || tail.x().back() < 2 * tail.x().front()) break;
-    fit.members.push_back(tenths == 0 ? fit.overall
-                                      : fit_curve(tail, Form::kPowerLawConstant, kAutoDelta));
+    fit.members.push_back(fit_curve(tail, Form::kPowerLawConstant, kAutoDelta));
   }
-  if (fit.members.empty()) fit.members.push_back(fit.overall);
-  if (data.size() >= kAutoFewPoints) {
-    fit.members.push_back(fit_curve(data, Form::kSigmoid));
-    fit.members.push_back(fit_curve(data, Form::kBroken));
+  const bool few = data.size() < kAutoFewPoints;
+  const double each = (few ? 1.0 : 0.5) / static_cast<double>(fit.members.size());
+  fit.weights.assign(fit.members.size(), each);
+  if (!few) {
+    for (const Form form : {Form::kSigmoid, Form::kBroken}) {
+      fit.members.push_back(fit_curve(data, form, kAutoDelta));
+      fit.weights.push_back(0.25);
+    }
   }
+  const auto residuals = [&](const CurveData& points) {
+    std::vector<double> out;
+    for (size_t i = 0; i < points.size(); ++i)
+      out.push_back(points.log_y()[i] - fit.log_predict(points.x()[i]));
+    return out;
+  };
+  const CurveData last = from(0.9);
+  if (last.size() >= kAnchorLeastPoints) fit.log_shift = median(residuals(last));
+  std::vector<double> sizes = residuals(data);
+  for (double& r : sizes) r = std::fabs(r);
+  fit.residual_scale = 1.4826 * median(sizes);
   return fit;
 }
 

@@ -133,9 +133,8 @@ CurveData::CurveData(std::vector<double> x, std::vector<double> y, const std::st
     if (!(x[i] > 0 && y[i] > 0 && std::isfinite(x[i]) && std::isfinite(y[i])))
       throw Error(ExitCode::kData, what,
                   fmt::format("point ({}, {}) is not positive and finite", x[i], y[i]));
-  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return x[a] != x[b] ? x[a] < x[b] : y[a] < y[b];
-  });
+  std::sort(order.begin(), order.end(),
+            [&](size_t a, size_t b) { return x[a] != x[b] ? x[a] < x[b] : y[a] < y[b]; });
   for (const size_t i : order) {
     x_.push_back(x[i]);
     y_.push_back(y[i]);
@@ -170,7 +169,11 @@ NamedValues CurveFit::named() const {
   if (no_trend) {
     const double level = std::exp(p[0]);
     if (form == Form::kPowerLaw) return {{"E", 0.0}, {"A", level}, {"alpha", 0.0}};
-    return {{"E", level}, {"A", 0.0}, {"alpha", 0.0}};
+    if (form == Form::kPowerLawConstant) return {{"E", level}, {"A", 0.0}, {"alpha", 0.0}};
+    if (form == Form::kSigmoid)
+      return {{"E", level}, {"E0", level}, {"eta", 1.0}, {"A", 0.0}, {"alpha", 0.0}};
+    return {{"E", level}, {"b", 0.0}, {"c0", 0.0}, {"d", std::exp(log_x0)},
+            {"c1", 0.0},  {"f", 1.0}};
   }
   switch (form) {
     case Form::kPowerLaw:
@@ -184,9 +187,9 @@ NamedValues CurveFit::named() const {
               {"A", at_one(p[3], p[4])},
               {"alpha", p[4]}};
     case Form::kBroken:
-      return {{"E", std::exp(p[0])},       {"b", at_one(p[1], p[2])},
-              {"c0", p[2]},                {"d", std::exp(p[3] + log_x0)},
-              {"c1", p[4]},                {"f", std::exp(p[5])}};
+      return {{"E", std::exp(p[0])}, {"b", at_one(p[1], p[2])},
+              {"c0", p[2]},          {"d", std::exp(p[3] + log_x0)},
+              {"c1", p[4]},          {"f", std::exp(p[5])}};
   }
   return {};
 }
@@ -201,8 +204,7 @@ CurveFit fit_curve(const CurveData& data, Form form, double delta) {
 CurveFit refit_curve(const CurveData& data, std::span<const double> counts, const CurveFit& near) {
   if (near.no_trend) {
     const ConstantModel constant(data.size());
-    const Minimum level =
-        fit_warm({&constant, data.log_y(), counts, near.delta}, near.parameters);
+    const Minimum level = fit_warm({&constant, data.log_y(), counts, near.delta}, near.parameters);
     CurveFit fit = near;
     fit.parameters = level.parameters;
     fit.objective = level.objective;
@@ -224,9 +226,8 @@ std::vector<std::string> curve_warnings(const CurveFit& fit, const CurveData& da
     const double lowest = *std::min_element(data.y().begin(), data.y().end());
     const double e = std::exp(fit.parameters[0]);
     if (e < 0.01 * lowest || e > 0.999 * lowest)
-      warnings.push_back(
-          fmt::format("irreducible loss not identified: E = {:.6g} beside a lowest loss of {:.6g}",
-                      e, lowest));
+      warnings.push_back(fmt::format(
+          "irreducible loss not identified: E = {:.6g} beside a lowest loss of {:.6g}", e, lowest));
   }
   if (!fit.converged) warnings.push_back("the fit did not converge");
   return warnings;

@@ -37,9 +37,9 @@ double scaled_sum(const RobustProblem& problem, const double* p, double* gradien
   for (size_t i = 0; i < problem.log_target.size(); ++i) {
     const double w = weight_of(problem, i);
     if (w == 0) continue;
-    const double u = (problem.model->log_value(p, i, gradient ? each : nullptr) -
-                      problem.log_target[i]) /
-                     problem.delta;
+    const double u =
+        (problem.model->log_value(p, i, gradient ? each : nullptr) - problem.log_target[i]) /
+        problem.delta;
     sum += w * huber(u, 1.0);
     if (!gradient) continue;
     const double slope = w * std::clamp(u, -1.0, 1.0) / problem.delta;
@@ -97,8 +97,8 @@ class Residual final : public ceres::CostFunction {
   bool Evaluate(double const* const* p, double* residual, double** jacobian) const override {
     const int k = problem_.model->parameters();
     double* gradient = jacobian ? jacobian[0] : nullptr;
-    residual[0] = (problem_.model->log_value(p[0], i_, gradient) - problem_.log_target[i_]) /
-                  problem_.delta;
+    residual[0] =
+        (problem_.model->log_value(p[0], i_, gradient) - problem_.log_target[i_]) / problem_.delta;
     if (gradient)
       for (int j = 0; j < k; ++j) gradient[j] /= problem_.delta;
     return std::isfinite(residual[0]);
@@ -171,8 +171,7 @@ std::vector<double> objective_gradient(const RobustProblem& problem,
   return gradient;
 }
 
-Minimum fit_from_starts(const RobustProblem& problem,
-                        std::span<const std::vector<double>> starts) {
+Minimum fit_from_starts(const RobustProblem& problem, std::span<const std::vector<double>> starts) {
   NF_CHECK(!starts.empty() && problem.model->parameters() <= 16);
   constexpr size_t kPolished = 3;
   std::vector<Minimum> ends;

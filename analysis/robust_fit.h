@@ -45,8 +45,7 @@ std::vector<double> objective_gradient(const RobustProblem& problem,
 
 // BFGS from every start, the best few end points polished (BFGS and Levenberg-Marquardt in turn
 // until neither improves).
-Minimum fit_from_starts(const RobustProblem& problem,
-                        std::span<const std::vector<double>> starts);
+Minimum fit_from_starts(const RobustProblem& problem, std::span<const std::vector<double>> starts);
 // One descent from a good start: what a bootstrap sample needs.
 Minimum fit_warm(const RobustProblem& problem, std::span<const double> start);
 

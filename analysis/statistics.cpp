@@ -43,6 +43,16 @@ double rmsle(const std::vector<double>& predicted, const std::vector<double>& me
   return std::sqrt(sum / static_cast<double>(predicted.size()));
 }
 
+double normal_quantile(double q) {
+  NF_CHECK(q > 0 && q < 1);
+  double low = -40, high = 40;
+  for (int i = 0; i < 80; ++i) {
+    const double middle = (low + high) / 2;
+    (std::erfc(-middle / std::sqrt(2.0)) / 2 < q ? low : high) = middle;
+  }
+  return (low + high) / 2;
+}
+
 Interval central_interval(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
   return {quantile(values, (1 - share) / 2), quantile(values, (1 + share) / 2)};

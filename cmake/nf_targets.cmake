@@ -14,13 +14,20 @@ if(NF_SANITIZE)
     target_compile_options(nf_flags INTERFACE -fno-sanitize-recover=undefined)
   endif()
 endif()
+if(NF_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "NF_FUZZ needs clang: CC=clang-14 CXX=clang++-14 cmake ... -DNF_FUZZ=ON")
+  endif()
+  target_compile_options(nf_flags INTERFACE -fsanitize=fuzzer-no-link,address -fno-omit-frame-pointer -g1
+    -Wno-unknown-warning-option)
+endif()
 target_include_directories(nf_flags INTERFACE ${PROJECT_SOURCE_DIR})
 
 find_program(NF_CCACHE ccache)
 if(NF_CCACHE)
   # Precompiled headers are cached only with these two exceptions (ccache manual, "Precompiled headers").
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${NF_CCACHE})
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>)
 endif()
 
 # One precompiled header for every target that includes ATen (a plain include costs 5 to 12 s a file).

@@ -24,6 +24,7 @@ enum class Stream : uint32_t {
   kInit = 5,
   kHoldout = 6,
   kMix = 7,
+  kBootstrap = 8,
   kTest = 99
 };
 

@@ -53,7 +53,7 @@ void check_tiling(const std::vector<LedgerLine>& lines, AuditReport& report, Fau
     expected_step = line.step + 1;
     expected_begin = line.end;
   }
-  std::sort(ranges.begin(), ranges.end());
+  if (!std::is_sorted(ranges.begin(), ranges.end())) std::sort(ranges.begin(), ranges.end());
   uint64_t covered = 0;
   for (const auto& [begin, end] : ranges) {
     if (begin > covered) report.missed += begin - covered;
@@ -62,6 +62,29 @@ void check_tiling(const std::vector<LedgerLine>& lines, AuditReport& report, Fau
   }
   report.end = covered;
 }
+
+// Samples of ranges of positions. Neighbouring ranges come out of one block: the order costs less
+// in long stretches.
+class OrderBlock {
+ public:
+  explicit OrderBlock(const SamplerOptions& options) : sampler_(options) {}
+
+  // `more`: the ranges asked for next will probably follow this one.
+  std::span<const uint64_t> samples(uint64_t begin, uint64_t end, bool more) {
+    constexpr uint64_t kAhead = 16384;
+    if (begin < begin_ || end > begin_ + block_.size()) {
+      begin_ = begin;
+      block_.resize(std::max<uint64_t>(end - begin, more ? kAhead : 0));
+      sampler_.fill(begin, block_);
+    }
+    return std::span(block_).subspan(begin - begin_, end - begin);
+  }
+
+ private:
+  Sampler sampler_;
+  std::vector<uint64_t> block_;
+  uint64_t begin_ = 0;
+};
 
 void check_digests(const RunOrder& order, const std::vector<LedgerLine>& lines,
                    const AuditOptions& options, AuditReport& report, Faults& faults) {
@@ -75,8 +98,7 @@ void check_digests(const RunOrder& order, const std::vector<LedgerLine>& lines,
       mode == Digests::kAll
           ? lines.size()
           : std::min<size_t>(lines.size(), std::max<uint64_t>(1, options.sampled_steps));
-  const Sampler sampler(order.sampler);
-  std::vector<uint64_t> samples;
+  OrderBlock block(order.sampler);
   for (size_t k = 0; k < wanted; ++k) {
     // Evenly spread, first and last line included.
     const size_t at = wanted == 1 ? lines.size() - 1
@@ -86,9 +108,8 @@ void check_digests(const RunOrder& order, const std::vector<LedgerLine>& lines,
     // A damaged line must not make the auditor allocate without bound; its range is a fault
     // already.
     if (line.end <= line.begin || line.end - line.begin > order.batch_size) continue;
-    samples.resize(line.end - line.begin);
-    sampler.fill(line.begin, samples);
     ++report.digests_checked;
+    const auto samples = block.samples(line.begin, line.end, mode == Digests::kAll);
     if (batch_digest(line.begin, samples) != line.digest) {
       ++report.digests_wrong;
       faults.add(fmt::format("step {}: digest differs from the samples at {}", line.step,
@@ -263,11 +284,7 @@ AuditReport audit_run(const std::filesystem::path& run_dir, const AuditOptions& 
     throw Error(ExitCode::kData, file.string(), "file not found",
                 "the run has not finished its first update");
   }
-  std::vector<LedgerLine> lines;
-  read_jsonl(file, [&](const Json& json) {
-    lines.push_back(
-        ledger_line_from_json(json, file.string() + ":" + std::to_string(lines.size() + 1)));
-  });
+  const std::vector<LedgerLine> lines = read_ledger(file);
   AuditReport report = audit_ledger(order, lines, options);
   Faults faults(report, options.max_faults);
   if (claims_completion(run_dir / "result.json") && !report.complete) {

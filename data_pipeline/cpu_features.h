@@ -5,10 +5,9 @@
 namespace nf::data {
 
 #if defined(__x86_64__)
-#define NF_BMI2 [[gnu::target("bmi,bmi2,lzcnt")]]
+#define NF_BMI2 [[gnu::target("bmi,bmi2")]]
 inline bool has_bmi2() {
-  static const bool has = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                          __builtin_cpu_supports("lzcnt");
+  static const bool has = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
   return has;
 }
 #else

@@ -173,7 +173,7 @@ class MappedText {
     struct stat status {};
     if (::fstat(fd, &status) == 0 && status.st_size > 0) {
       size_ = static_cast<size_t>(status.st_size);
-      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+      data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
     }
     const int error = errno;
     ::close(fd);

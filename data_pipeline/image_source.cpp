@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "core/jsonl.h"
+#include "data_pipeline/hdf5_source.h"
 #include "data_pipeline/manifest.h"
 #include "data_pipeline/tar_reader.h"
 
@@ -104,6 +105,9 @@ ImageSource::ImageSource(const SourceOptions& options, const std::vector<std::st
   } else if (is_tar(input_)) {
     flat_class = input_.stem().string();
     list_tar();
+  } else if (is_hdf5(input_)) {
+    list_hdf5(options, known);
+    return;
   } else {
     list_manifest(options, known);
     return;
@@ -245,8 +249,56 @@ void ImageSource::list_manifest(const SourceOptions& options,
   }
 }
 
+// Samples in the order of the file.
+void ImageSource::list_hdf5(const SourceOptions& options, const std::vector<std::string>& known) {
+  hdf5_ = std::make_unique<Hdf5Source>(input_);
+  const uint64_t file_bytes = fs::file_size(input_);  // sizes of samples are not known beforehand
+  for (uint64_t i = 0; i < hdf5_->size(); ++i) {
+    std::string number = std::to_string(i);
+    number.insert(0, number.size() < 12 ? 12 - number.size() : 0, '0');
+    files_.push_back({"images/" + number, file_bytes, i});
+  }
+  const auto& texts = hdf5_->label_names();
+  int32_t classes = 0;
+  if (!texts.empty()) {
+    const std::set<std::string> distinct(texts.begin(), texts.end());
+    const std::vector<std::string> names(distinct.begin(), distinct.end());
+    class_names_ = known.empty() ? names : known;
+    const std::vector<int32_t> indices = match_classes(input_.string(), names, class_names_);
+    for (const auto& text : texts) {
+      const auto at = std::lower_bound(names.begin(), names.end(), text);
+      label_.push_back(indices[static_cast<size_t>(at - names.begin())]);
+      label_offset_.push_back(static_cast<uint32_t>(label_.size()));
+    }
+  } else {
+    constexpr int32_t kMaxClasses = 1'000'000;
+    const int32_t limit = known.empty() ? kMaxClasses : static_cast<int32_t>(known.size());
+    for (uint64_t i = 0; i < hdf5_->size(); ++i) {
+      const auto& labels = hdf5_->label_indices()[i];
+      for (const int32_t label : labels) {
+        if (label < 0 || label >= limit)
+          throw Error(ExitCode::kData, input_.string(),
+                      "label " + std::to_string(label) + " of sample " + std::to_string(i) +
+                          " is out of range: 0 to " + std::to_string(limit - 1));
+        classes = std::max(classes, label + 1);
+      }
+      if (labels.size() > 1 && !options.multi_label)
+        throw Error(ExitCode::kData, input_.string(),
+                    "sample " + std::to_string(i) + " has several labels",
+                    "--multi-label allows it");
+      label_.insert(label_.end(), labels.begin(), labels.end());
+      label_offset_.push_back(static_cast<uint32_t>(label_.size()));
+    }
+    class_names_ = known;
+    for (int32_t c = 0; c < classes && known.empty(); ++c)
+      class_names_.push_back(std::to_string(c));
+  }
+  for (const auto& name : class_names_) check_class_name(input_, name);
+}
+
 SampleFault ImageSource::read(uint64_t i, std::vector<uint8_t>& out) const {
   const File& file = files_[i];
+  if (hdf5_) return hdf5_->read(file.at, out);
   if (tar_ >= 0) return read_at(tar_, file.at, file.bytes, out);
   const int fd = ::open((folder_ / file.name).c_str(),
                         O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe must not hang us

@@ -1,6 +1,6 @@
-// The input of nf-pack: a folder with a folder per class, a tar file of the same, or a TSV of paths
-// and labels, listed once and sorted by name, so that the order of a data set depends on nothing
-// but its files' names.
+// The input of nf-pack: a folder with a folder per class, a tar file of the same, a TSV of paths
+// and labels, or an HDF5 file of images and labels, listed once and sorted by name, so that the
+// order of a data set depends on nothing but its files' names.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,8 @@
 #include "data_pipeline/shard_dataset.h"
 
 namespace nf::data {
+
+class Hdf5Source;
 
 struct RejectedFile {
   std::string name, reason;
@@ -51,18 +53,20 @@ class ImageSource {
   struct File {
     std::string name;  // relative to the root
     uint64_t bytes = 0;
-    uint64_t at = 0;  // in the tar file
+    uint64_t at = 0;  // in the tar file; in an HDF5 file: which sample
   };
 
   void list_folder();
   void list_tar();
   void select_root(const SourceOptions& options);
   void take_classes(const std::string& flat_class, const std::vector<std::string>& known);
+  void list_hdf5(const SourceOptions& options, const std::vector<std::string>& known);
   void list_manifest(const SourceOptions& options, const std::vector<std::string>& known);
 
   std::filesystem::path input_;
   std::filesystem::path folder_;  // names are relative to it; unused for a tar
   int tar_ = -1;
+  std::unique_ptr<Hdf5Source> hdf5_;
   std::vector<File> files_;
   std::vector<uint32_t> label_offset_ = {0};
   std::vector<int32_t> label_;

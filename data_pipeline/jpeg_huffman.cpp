@@ -75,7 +75,7 @@ void HuffmanTable::build_skips() {
       if ((kind != kValue && kind != kEnd) || used + length > kLook) break;
       used += length;
       if (kind == kEnd) {
-        end = 32;
+        end = kSkipEnd;
         break;
       }
       passed += (e >> 8 & 15) + 1;

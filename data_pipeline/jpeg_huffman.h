@@ -28,14 +28,15 @@ struct LongCodes {
 
 class HuffmanTable {
  public:
-  // An entry: bits 0-4 bits to consume, 6-7 its kind, 8-11 run, 12-15 size, 16-31 value.
+  // An entry: bits 0-5 bits to consume (as a shift takes them), 6-7 its kind, 8-11 run, 12-15 size,
+  // 16-31 value.
   enum Kind : uint32_t { kValue = 0, kExtra = 1 << 6, kEnd = 2 << 6, kOther = 3 << 6 };
-  static constexpr uint32_t kKindMask = 3 << 6;
+  static constexpr uint32_t kKindMask = 3 << 6, kSkipEnd = 1 << 7;
 
   // False when codes do not fit or symbols are not those of 8-bit sequential files.
   bool build(const HuffmanSpec& spec, bool dc);
-  // Entries for skipping, each for as many coefficients as kLook bits hold: bits 0-4 bits to
-  // consume, bit 5 end of block, bits 8-15 coefficients passed. 0: look into entry().
+  // Entries for skipping, each for as many coefficients as kLook bits hold: bits 0-5 bits to
+  // consume, bit 7 end of block, bits 8-15 coefficients passed. 0: look into entry().
   void build_skips();
 
   [[gnu::always_inline]] uint32_t entry(uint64_t look) const { return entries_[look]; }
@@ -89,7 +90,8 @@ struct BitReader {
 // `size` bits as a signed number (T.81, figure F.12); 1 <= size <= 16.
 [[gnu::always_inline]] inline int extend(uint32_t bits, int size) {
   const int value = static_cast<int>(bits);
-  return value < (1 << (size - 1)) ? value - (1 << size) + 1 : value;
+  // Without a branch: signs cannot be foreseen.
+  return value + (((value >> (size - 1)) - 1) & (1 - (1 << size)));
 }
 
 // The difference of a DC coefficient.
@@ -97,7 +99,7 @@ struct BitReader {
   r.refill();
   const uint32_t e = table.entry(r.look());
   if ((e & HuffmanTable::kKindMask) == HuffmanTable::kValue) {
-    r.consume(e & 31);
+    r.consume(e & 63);
     value = static_cast<int32_t>(e) >> 16;
     return true;
   }
@@ -122,26 +124,28 @@ template <class Sink>
   int k = 0;
   for (;;) {
     r.refill();
-    uint32_t e = table.entry(r.look());
-    for (int twice = 0; twice < 2; ++twice) {  // two look-ups take at most 22 of 56 bits
+    uint32_t e = 0;
+#pragma GCC unroll 4
+    for (int step = 0; step < 4; ++step) {  // four look-ups take at most 44 of 56 bits
+      e = table.entry(r.look());
       if ((e & HuffmanTable::kKindMask) != HuffmanTable::kValue) break;
       const int run = static_cast<int>(e >> 8 & 15);
       k += run + 1;
-      r.consume(e & 31);
+      r.consume(e & 63);
       if (__builtin_expect(k >= 63, 0)) {
         if (k > 63) return false;
         sink.put(k, run, static_cast<int32_t>(e) >> 16);
         return true;
       }
       sink.put(k, run, static_cast<int32_t>(e) >> 16);
-      e = table.entry(r.look());
     }
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kValue) continue;
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kEnd) {
-      r.consume(e & 31);
+      r.consume(e & 63);
       sink.end();
       return true;
     }
+    r.refill();
     int length = static_cast<int>(e & 31), run = static_cast<int>(e >> 8 & 15),
         size = static_cast<int>(e >> 12 & 15);
     if ((e & HuffmanTable::kKindMask) == HuffmanTable::kOther) {
@@ -169,19 +173,21 @@ template <class Sink>
   }
 }
 
-// Passes over the AC coefficients of a block.
+// Passes over the AC coefficients of a block. Needs build_skips().
 [[gnu::always_inline]] inline bool skip_ac(BitReader& r, const HuffmanTable& table) {
   int k = 0;
   for (;;) {
     r.refill();
-    const uint32_t s = table.skip(r.look());
-    const int passed = static_cast<int>(s >> 8);
-    if (__builtin_expect(s != 0 && k + passed < 63, 1)) {
+#pragma GCC unroll 4
+    for (int step = 0; step < 4; ++step) {
+      const uint32_t s = table.skip(r.look());
+      const int passed = static_cast<int>(s >> 8);
+      if (__builtin_expect(s == 0 || k + passed >= 63, 0)) break;
       k += passed;
-      r.consume(s & 31);
-      if ((s & 32) != 0) return true;
-      continue;
+      r.consume(s & 63);
+      if ((s & HuffmanTable::kSkipEnd) != 0) return true;
     }
+    r.refill();
     // One code at a time: near the block's end, or longer than a look-up.
     const uint32_t e = table.entry(r.look());
     int length = static_cast<int>(e & 31), run = static_cast<int>(e >> 8 & 15),
@@ -190,7 +196,7 @@ template <class Sink>
     if (kind == HuffmanTable::kValue) {
       size = 0;  // its bits are part of the length
     } else if (kind == HuffmanTable::kEnd) {
-      r.consume(e & 31);
+      r.consume(e & 63);
       return true;
     } else if (kind == HuffmanTable::kOther) {
       uint8_t symbol;

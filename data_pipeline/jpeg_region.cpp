@@ -35,8 +35,8 @@ struct JpegRegionDecoder::Impl {
   JpegScan scan;
   bool tables_read = false;
 
-  // MCUs to decode: columns [first_col, end_col) of rows from first_row on; and how many were.
-  int64_t first_col = 0, end_col = 0, first_row = 0, done = 0;
+  // MCUs to decode: columns [first_col, end_col) of rows from first_row on; and which is next.
+  int64_t first_col = 0, end_col = 0, first_row = 0, next_col = 0, next_row = 0;
 
   jpeg_decompress_struct cinfo{};
   JpegErrors errors{};
@@ -88,12 +88,13 @@ void JpegRegionDecoder::Impl::write_header(const Box& mcus) {
 
 boolean JpegRegionDecoder::Impl::decode_mcu(j_decompress_ptr cinfo, JBLOCKROW* blocks) {
   Impl& self = *static_cast<Impl*>(cinfo->client_data);
-  const int64_t cols = self.end_col - self.first_col;
-  const int64_t mcu = (self.first_row + self.done / cols) * self.layout.frame.mcus_per_row +
-                      self.first_col + self.done % cols;
+  const int64_t mcu = self.next_row * self.layout.frame.mcus_per_row + self.next_col;
   if (!self.scan.decode_mcu(mcu, blocks))
     fail_jpeg(reinterpret_cast<j_common_ptr>(cinfo), "odd entropy-coded data");
-  ++self.done;
+  if (++self.next_col == self.end_col) {
+    self.next_col = self.first_col;
+    ++self.next_row;
+  }
   return TRUE;
 }
 
@@ -122,7 +123,8 @@ void JpegRegionDecoder::Impl::decode_rows() {
   cinfo.do_fancy_upsampling = TRUE;
   jpeg_start_decompress(&cinfo);
   cinfo.entropy->decode_mcu = decode_mcu;
-  done = 0;
+  next_col = first_col;
+  next_row = first_row;
   const auto wanted = static_cast<JDIMENSION>(rows.size());
   while (cinfo.output_scanline < wanted) {
     jpeg_read_scanlines(&cinfo, rows.data() + cinfo.output_scanline,

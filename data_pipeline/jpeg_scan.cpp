@@ -60,8 +60,7 @@ bool JpegScan::open(std::span<const uint8_t> bytes, const JpegLayout& layout) {
   const int64_t mcus = layout.frame.mcus();
   segment_mcus_ = layout.restart_interval > 0 ? layout.restart_interval : mcus;
   segments_ = (mcus + segment_mcus_ - 1) / segment_mcus_;
-  segment_ = -1;
-  mcu_ = 0;
+  segment_end_ = mcu_ = 0;
   found_ = skips_ready_ = complete_ = false;
   indexed_ = read_index();
   return true;
@@ -127,6 +126,18 @@ bool JpegScan::is_complete() {
   return complete_;
 }
 
+bool JpegScan::is_sound() {
+  if (!is_complete()) return false;
+  prepare_skips();
+  for (int64_t k = 0; k < segments_; ++k) {
+    const int64_t end = std::min((k + 1) * segment_mcus_, layout_->frame.mcus());
+    if (!begin_segment(k) || !(has_bmi2() ? skip_to_bmi2(end) : skip_to(end))) return false;
+    // What is left is the filling of the last byte; libjpeg warns of more.
+    if (reader_.left() >= 8) return false;
+  }
+  return true;
+}
+
 bool JpegScan::index_is_right() {
   if (!indexed_) return false;
   size_t at = layout_->scan_begin, written = 0;
@@ -141,16 +152,28 @@ bool JpegScan::index_is_right() {
 }
 
 bool JpegScan::begin_segment(int64_t segment) {
-  segment_ = -1;
+  segment_end_ = 0;
   if (!load_segment(segment, reader_)) return false;
-  segment_ = segment;
   mcu_ = segment * segment_mcus_;
+  segment_end_ = mcu_ + segment_mcus_;
   last_dc_ = {};
   return true;
 }
 
-template <bool Store>
+void JpegScan::prepare_skips() {
+  if (skips_ready_) return;
+  for (int i = 0; i < layout_->frame.components; ++i)
+    ac_[layout_->frame.component[static_cast<size_t>(i)].ac].build_skips();
+  skips_ready_ = true;
+}
+
+template <JpegScan::Work kWork>
 [[gnu::always_inline]] inline bool JpegScan::read_mcu(CoefficientBlock* const* blocks) {
+  struct NoSink {
+    void put(int, int, int) {}
+    void zeros() {}
+    void end() {}
+  };
   BitReader r = reader_;
   const JpegFrame& frame = layout_->frame;
   for (int b = 0; b < frame.blocks_in_mcu; ++b) {
@@ -160,13 +183,16 @@ template <bool Store>
     if (!read_dc(r, dc_[c.dc], difference)) return false;
     last_dc_[i] += difference;
     if (last_dc_[i] != static_cast<int16_t>(last_dc_[i])) return false;
-    if constexpr (Store) {
+    if constexpr (kWork == Work::kStore) {
       int16_t* block = *blocks[b];
       block[0] = static_cast<int16_t>(last_dc_[i]);
       StoreSink sink{block};
       if (!read_ac(r, ac_[c.ac], sink)) return false;
-    } else {
+    } else if constexpr (kWork == Work::kSkip) {
       if (!skip_ac(r, ac_[c.ac])) return false;
+    } else {
+      NoSink sink;
+      if (!read_ac(r, ac_[c.ac], sink)) return false;
     }
   }
   reader_ = r;
@@ -174,38 +200,42 @@ template <bool Store>
   return r.left() >= 0;
 }
 
-bool JpegScan::decode_here(CoefficientBlock* const* blocks) { return read_mcu<true>(blocks); }
-
-bool JpegScan::skip_to(int64_t mcu) {
-  while (mcu_ < mcu) {
-    if (!read_mcu<false>(nullptr)) return false;
+template <class Unused>
+[[gnu::always_inline]] inline bool JpegScan::skip(int64_t mcu) {
+  if (skips_ready_) {
+    while (mcu_ < mcu) {
+      if (!read_mcu<Work::kSkip>(nullptr)) return false;
+    }
+  } else {
+    while (mcu_ < mcu) {
+      if (!read_mcu<Work::kSkipPlainly>(nullptr)) return false;
+    }
   }
   return true;
 }
 
+bool JpegScan::decode_here(CoefficientBlock* const* blocks) {
+  return read_mcu<Work::kStore>(blocks);
+}
+bool JpegScan::skip_to(int64_t mcu) { return skip<void>(mcu); }
 NF_BMI2 bool JpegScan::decode_here_bmi2(CoefficientBlock* const* blocks) {
-  return read_mcu<true>(blocks);
+  return read_mcu<Work::kStore>(blocks);
 }
-
-NF_BMI2 bool JpegScan::skip_to_bmi2(int64_t mcu) {
-  while (mcu_ < mcu) {
-    if (!read_mcu<false>(nullptr)) return false;
-  }
-  return true;
-}
+NF_BMI2 bool JpegScan::skip_to_bmi2(int64_t mcu) { return skip<void>(mcu); }
 
 bool JpegScan::decode_mcu(int64_t mcu, CoefficientBlock* const* blocks) {
-  const int64_t segment = mcu / segment_mcus_;
-  if ((segment != segment_ || mcu < mcu_) && !begin_segment(segment)) return false;
+  if ((mcu >= segment_end_ || mcu < mcu_) && !begin_segment(mcu / segment_mcus_)) return false;
   if (mcu_ < mcu) {
-    if (!skips_ready_) {
-      for (int i = 0; i < layout_->frame.components; ++i)
-        ac_[layout_->frame.component[static_cast<size_t>(i)].ac].build_skips();
-      skips_ready_ = true;
-    }
+    if (!indexed_) prepare_skips();  // with short segments the tables cost more than they save
     if (!(has_bmi2() ? skip_to_bmi2(mcu) : skip_to(mcu))) return false;
   }
   return has_bmi2() ? decode_here_bmi2(blocks) : decode_here(blocks);
+}
+
+bool is_sound_plain_jpeg(std::span<const uint8_t> bytes) {
+  JpegLayout layout;
+  JpegScan scan;
+  return read_jpeg_layout(bytes, layout) && scan.open(bytes, layout) && scan.is_sound();
 }
 
 }  // namespace nf::data

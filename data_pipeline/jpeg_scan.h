@@ -36,6 +36,8 @@ class JpegScan {
   // True when the markers between the segments are those that belong there and the end marker
   // follows the last one at once.
   bool is_complete();
+  // True when every code up to the end marker is one that libjpeg-turbo decodes without a warning.
+  bool is_sound();
   // True when the segment index says where the segments really are.
   bool index_is_right();
 
@@ -54,9 +56,13 @@ class JpegScan {
   bool read_index();
   void find_segments();  // without an index: unstuffs everything
   bool begin_segment(int64_t segment);
+  void prepare_skips();
 
-  template <bool Store>
+  enum class Work { kStore, kSkip, kSkipPlainly };
+  template <Work kWork>
   bool read_mcu(CoefficientBlock* const* blocks);
+  template <class Unused>
+  bool skip(int64_t mcu);
   bool decode_here(CoefficientBlock* const* blocks);
   bool skip_to(int64_t mcu);
   bool decode_here_bmi2(CoefficientBlock* const* blocks);
@@ -71,9 +77,13 @@ class JpegScan {
   std::vector<uint8_t> unstuffed_;
 
   BitReader reader_;
-  int64_t segment_ = -1;  // that reader_ is in
-  int64_t mcu_ = 0;       // that reader_ stands before
+  int64_t segment_end_ = 0;  // MCU behind the segment that reader_ is in; 0: in none
+  int64_t mcu_ = 0;          // that reader_ stands before
   std::array<int, 3> last_dc_{};
 };
+
+// A plain JPEG whose entropy-coded data are sound to the last bit: libjpeg-turbo decodes it without
+// a warning, provided that it accepts the headers.
+bool is_sound_plain_jpeg(std::span<const uint8_t> bytes);
 
 }  // namespace nf::data

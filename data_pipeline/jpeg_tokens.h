@@ -18,7 +18,8 @@ namespace nf::data {
   return static_cast<uint32_t>(std::bit_width(static_cast<uint32_t>(std::abs(value))));
 }
 [[gnu::always_inline]] inline uint32_t extra_bits(int value, uint32_t size) {
-  return static_cast<uint32_t>(value < 0 ? value + (1 << size) - 1 : value);
+  // Without a branch: signs cannot be foreseen.
+  return static_cast<uint32_t>(value + ((value >> 31) & ((1 << size) - 1)));
 }
 
 class JpegTokens {
@@ -28,25 +29,43 @@ class JpegTokens {
   ColourMarkers colour;
   int orientation = 1;
 
+  // Writes blocks; has the interface that read_ac() wants. Everything in it stays in registers.
+  struct Sink {
+    uint32_t* next;
+    uint32_t* counts;
+
+    [[gnu::always_inline]] void put(int, int run, int value) {
+      const uint32_t size = category(value);
+      add(static_cast<uint32_t>(run) << 4 | size, extra_bits(value, size));
+    }
+    [[gnu::always_inline]] void zeros() { add(0xF0, 0); }
+    [[gnu::always_inline]] void end() { add(0, 0); }
+
+   private:
+    [[gnu::always_inline]] void add(uint32_t symbol, uint32_t bits) {
+      ++counts[symbol];
+      *next++ = symbol << 16 | bits;
+    }
+  };
+
   void clear();
   // Room for one more MCU; call before its blocks.
   void reserve_mcu() {
     if (used_ + kMaxMcuTokens > tokens_.size()) tokens_.resize(2 * tokens_.size() + kMaxMcuTokens);
   }
-  // False when the value is not one of 8-bit samples.
-  [[gnu::always_inline]] bool begin_block(size_t component, int dc) {
+  // A block of a component: between the two calls its AC coefficients go into the sink. False when
+  // the DC value is not one of 8-bit samples.
+  [[gnu::always_inline]] bool begin_block(size_t component, int dc, Sink& sink) {
     if (dc < -1024 || dc > 1023) return false;
-    tokens_[used_++] = kBlock | static_cast<uint32_t>(component) << 16 | static_cast<uint16_t>(dc);
-    counts_ = ac_counts_[component == 0 ? 0 : 1].data();
+    blocks_.push_back({static_cast<int16_t>(dc), static_cast<uint8_t>(component), 0});
+    sink = {tokens_.data() + used_, ac_counts_[component == 0 ? 0 : 1].data()};
     return true;
   }
-  // The interface of read_ac().
-  [[gnu::always_inline]] void put(int, int run, int value) {
-    const uint32_t size = category(value);
-    add(static_cast<uint32_t>(run) << 4 | size, extra_bits(value, size));
+  [[gnu::always_inline]] void end_block(const Sink& sink) {
+    const auto used = static_cast<size_t>(sink.next - tokens_.data());
+    blocks_.back().tokens = static_cast<uint8_t>(used - used_);
+    used_ = used;
   }
-  [[gnu::always_inline]] void zeros() { add(0xF0, 0); }
-  [[gnu::always_inline]] void end() { add(0, 0); }
 
   // Bytes of the file with this restart interval (0: none), about.
   int64_t estimate(int64_t interval) const;
@@ -54,18 +73,28 @@ class JpegTokens {
   bool write(int64_t interval, std::vector<uint8_t>& out) const;
 
  private:
-  static constexpr uint32_t kBlock = uint32_t{1} << 31;
   static constexpr size_t kMaxMcuTokens = 10 * 66;
 
-  [[gnu::always_inline]] void add(uint32_t symbol, uint32_t bits) {
-    ++counts_[symbol];
-    tokens_[used_++] = symbol << 16 | bits;
-  }
-  std::array<SymbolCounts, 2> dc_counts(int64_t interval) const;
+  struct Block {
+    int16_t dc;
+    uint8_t component;
+    uint8_t tokens;  // of its AC coefficients
+  };
+  struct Tables;
 
-  std::vector<uint32_t> tokens_;
+  Tables make_tables(int64_t interval) const;
+  std::array<SymbolCounts, 2> dc_counts(int64_t interval) const;
+  bool write_data(int64_t interval, const Tables& tables, std::vector<uint8_t>& index,
+                  uint8_t*& to) const;
+  bool write_data_bmi2(int64_t interval, const Tables& tables, std::vector<uint8_t>& index,
+                       uint8_t*& to) const;
+  template <class Unused>
+  bool write_segments(int64_t interval, const Tables& tables, std::vector<uint8_t>& index,
+                      uint8_t*& to) const;
+
+  std::vector<uint32_t> tokens_;  // symbol << 16 | extra bits, of all blocks
   size_t used_ = 0;
-  uint32_t* counts_ = nullptr;
+  std::vector<Block> blocks_;
   std::array<SymbolCounts, 2> ac_counts_{};  // of the first component, of the others
 };
 

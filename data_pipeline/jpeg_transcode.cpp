@@ -49,8 +49,10 @@ template <class Unused>
       int difference;
       if (!read_dc(r, scan.dc_table(static_cast<int>(c)), difference)) return false;
       last[c] += difference;
-      if (!tokens.begin_block(c, last[c])) return false;
-      if (!read_ac(r, scan.ac_table(static_cast<int>(c)), tokens)) return false;
+      JpegTokens::Sink sink;
+      if (!tokens.begin_block(c, last[c], sink)) return false;
+      if (!read_ac(r, scan.ac_table(static_cast<int>(c)), sink)) return false;
+      tokens.end_block(sink);
     }
     if (r.left() < 0) return false;
   }
@@ -176,7 +178,8 @@ bool JpegTranscoder::Impl::take_quant(size_t component) {
 
 void JpegTranscoder::Impl::take_block(size_t component, const JCOEF* block) {
   const auto common = reinterpret_cast<j_common_ptr>(&cinfo);
-  if (!tokens.begin_block(component, block[0])) fail_jpeg(common, "coefficient out of range");
+  JpegTokens::Sink sink;
+  if (!tokens.begin_block(component, block[0], sink)) fail_jpeg(common, "coefficient out of range");
   int run = 0;
   for (size_t k = 1; k < 64; ++k) {
     const int value = block[kNaturalOrder[k]];
@@ -185,11 +188,12 @@ void JpegTranscoder::Impl::take_block(size_t component, const JCOEF* block) {
       continue;
     }
     if (value < -1023 || value > 1023) fail_jpeg(common, "coefficient out of range");
-    for (; run >= 16; run -= 16) tokens.zeros();
-    tokens.put(static_cast<int>(k), run, value);
+    for (; run >= 16; run -= 16) sink.zeros();
+    sink.put(static_cast<int>(k), run, value);
     run = 0;
   }
-  if (run > 0) tokens.end();
+  if (run > 0) sink.end();
+  tokens.end_block(sink);
 }
 
 // Blocks beyond the image that fill up its last MCUs are not coded in every kind of file; they
@@ -233,8 +237,8 @@ bool JpegTranscoder::write(size_t original, const TranscodeOptions& options,
                            std::vector<uint8_t>& out) {
   const Impl& d = *impl_;
   if (!d.usable) return false;
-  const auto limit = static_cast<int64_t>(
-      original + original * static_cast<size_t>(options.max_growth_permille) / 1000);
+  const auto before = static_cast<int64_t>(original);
+  const int64_t limit = before + before * options.max_growth_permille / 1000;
   const int64_t mcus = d.tokens.frame.mcus();
   for (const int64_t interval : options.intervals) {
     if (interval >= mcus || (mcus + interval - 1) / interval > kMaxIndexedSegments) continue;

@@ -2,6 +2,7 @@
 #include "data_pipeline/json_scanner.h"
 
 #include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 namespace nf::data {
@@ -11,20 +12,34 @@ void JsonScanner::fail(const char* expected) const {
                    std::to_string(at_ - begin_));
 }
 
+namespace {
+
+// Printable ASCII without escapes: such text stands for itself.
+bool is_plain(const char* p, const char* end) {
+  unsigned odd = 0;
+  for (; p != end; ++p) {
+    const auto c = static_cast<unsigned char>(*p);
+    odd |= static_cast<unsigned>(c < ' ') | static_cast<unsigned>(c > '~') |
+           static_cast<unsigned>(c == '\\');
+  }
+  return odd == 0;
+}
+
+}  // namespace
+
 std::string_view JsonScanner::string_view(std::string& storage) {
   if (peek() != '"') fail("a string");
   const char* first = at_ + 1;
-  bool plain = true;  // printable ASCII without escapes
-  const char* p = first;
-  for (; p != end_ && *p != '"'; ++p) {
-    plain = plain && *p >= ' ' && *p != '\\' && *p != '\x7f';
-    if (*p == '\\' && ++p == end_) break;
+  const auto* quote =
+      static_cast<const char*>(std::memchr(first, '"', static_cast<size_t>(end_ - first)));
+  if (quote == nullptr) fail("the end of a string");
+  if (is_plain(first, quote)) {
+    at_ = quote + 1;
+    return {first, static_cast<size_t>(quote - first)};
   }
+  const char* p = first;  // an escaped quote does not end it
+  while (p != end_ && *p != '"') p += *p == '\\' && p + 1 != end_ ? 2 : 1;
   if (p == end_) fail("the end of a string");
-  if (plain) {
-    at_ = p + 1;
-    return {first, static_cast<size_t>(p - first)};
-  }
   const auto decoded = nlohmann::json::parse(at_, p + 1, nullptr, false);
   if (!decoded.is_string()) fail("a valid string");
   storage = decoded.get<std::string>();
@@ -75,7 +90,7 @@ void JsonScanner::skip_value() {
       array([&] { skip_value(); });
       return;
     case '"':
-      string_view(key_storage_);
+      string();
       return;
     case 't':
       skip_word("true");

@@ -24,9 +24,10 @@ class JsonScanner {
   template <class Member>
   void object(const Member& member) {
     list('{', '}', [&] {
-      const std::string key(string_view(key_storage_));
+      std::string decoded;
+      const std::string_view key = string_view(decoded);
       expect(':');
-      member(std::string_view(key));
+      member(key);
     });
   }
   // element() is called for each element and must read it.
@@ -81,7 +82,6 @@ class JsonScanner {
   }
 
   const char *begin_, *at_, *end_;
-  std::string key_storage_;
   int depth_ = 0;
 };
 

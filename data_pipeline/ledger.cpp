@@ -11,6 +11,7 @@
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/hash.h"
+#include "data_pipeline/json_scanner.h"
 
 namespace nf::data {
 namespace {
@@ -93,6 +94,67 @@ LedgerLine ledger_line_from_json(const Json& json, const std::string& where) {
     bad_json(where, "digest \"" + hex + "\" is not 16 hex digits");
   }
   return line;
+}
+
+namespace {
+
+// A line as JsonlWriter writes it; false for anything unusual.
+bool scan_line(std::string_view text, LedgerLine& line) {
+  unsigned seen = 0;
+  std::string storage;
+  try {
+    JsonScanner json(text);
+    json.object([&](std::string_view key) {
+      if (key == "step") {
+        line.step = json.unsigned_number();
+        seen += 1;
+      } else if (key == "begin") {
+        line.begin = json.unsigned_number();
+        seen += 8;
+      } else if (key == "end") {
+        line.end = json.unsigned_number();
+        seen += 64;
+      } else if (key == "digest") {
+        const std::string_view hex = json.string_view(storage);
+        const auto [end, error] =
+            std::from_chars(hex.data(), hex.data() + hex.size(), line.digest, 16);
+        if (hex.size() == 16 && error == std::errc() && end == hex.data() + hex.size()) seen += 512;
+      } else {
+        json.skip_value();
+      }
+    });
+    json.finish();
+  } catch (const JsonSyntax&) {
+    return false;
+  }
+  return seen == 1 + 8 + 64 + 512;
+}
+
+}  // namespace
+
+std::vector<LedgerLine> read_ledger(const std::filesystem::path& file) {
+  const std::string text = read_file(file);
+  std::vector<LedgerLine> lines;
+  lines.reserve(text.size() / 70);
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // torn by a kill
+    const std::string_view whole = std::string_view(text).substr(begin, end - begin);
+    LedgerLine line;
+    if (!scan_line(whole, line)) {
+      const std::string where = file.string() + ":" + std::to_string(lines.size() + 1);
+      const Json json = Json::parse(whole, nullptr, false);
+      if (json.is_discarded()) {
+        if (end + 1 == text.size()) break;
+        throw Error(ExitCode::kData, where, "broken JSON line",
+                    "the file was edited or damaged; restore it from a copy");
+      }
+      line = ledger_line_from_json(json, where);
+    }
+    lines.push_back(line);
+    begin = end + 1;
+  }
+  return lines;
 }
 
 std::string to_string(Shuffle shuffle) {

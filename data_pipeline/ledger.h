@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "core/jsonl.h"
 #include "data_pipeline/sampler.h"
@@ -34,6 +35,9 @@ uint64_t batch_digest(uint64_t begin, std::span<const uint64_t> samples);
 // else.
 Json to_json(const LedgerLine& line);
 LedgerLine ledger_line_from_json(const Json& json, const std::string& where);
+// All whole lines of a ledger, ten times as fast as through Json. Throws Error(kData) naming the
+// line that is no ledger line; a torn last line is left out.
+std::vector<LedgerLine> read_ledger(const std::filesystem::path& file);
 
 // RUN_DIR/run.json: what an auditor needs to know to recompute the order of a run. Written by the
 // trainer at the start.

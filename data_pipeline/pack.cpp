@@ -59,6 +59,7 @@ std::string source_key(const PackOptions& o, const ImageSource& source) {
                            o.shard_samples, uint64_t{o.multi_label}}) {
     add(std::to_string(n));
   }
+  if (o.transcode) add("transcoding 1");
   for (const auto& name : source.class_names()) add(name);
   for (uint64_t i = 0; i < source.size(); ++i) {
     add(source.name(i));
@@ -226,7 +227,7 @@ class Packer {
   }
 
   PackResult make() {
-    ImagePreparer preparer({options_.resize_short, options_.quality, {}});
+    ImagePreparer preparer({options_.resize_short, options_.quality, options_.transcode, {}});
     const ScanResult scan =
         scan_images(*source_, preparer, work_, options_.workers, phase("checking"));
     PackResult result;

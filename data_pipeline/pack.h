@@ -21,8 +21,10 @@ struct PackOptions {
   std::string subdir;    // SourceOptions::subdir
   uint64_t holdout = 0;  // samples moved to the split "holdout"
   int workers = 0;       // threads; 0: one for each processor
-  int resize_short = 0;  // pixels; 0 stores the files as they are
+  int resize_short = 0;  // pixels; 0 keeps the images' sizes
   int quality = 90;      // JPEG quality after resizing
+  bool transcode =
+      true;  // JPEGs without loss, for decoding of parts; false: keeps the files' bytes
   uint64_t shard_samples = 8192;
   bool multi_label = false;
   bool overwrite = false;  // replaces the split (and the holdout) if it is there

@@ -61,6 +61,10 @@ void add_options(CLI::App& app, nf::data::PackOptions& o) {
   app.add_option("--quality", o.quality, "JPEG quality after shrinking")
       ->needs(resize)
       ->capture_default_str();
+  app.add_flag(
+      "--no-transcode{false}", o.transcode,
+      "store JPEG files byte for byte; by default they are stored anew without loss, so that "
+      "training decodes only the crop");
   app.add_option("--shard-samples", o.shard_samples, "samples per shard file")
       ->capture_default_str();
   app.add_flag("--multi-label", o.multi_label, "lines of the TSV may have several labels");

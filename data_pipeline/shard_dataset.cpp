@@ -2,7 +2,9 @@
 #include "data_pipeline/shard_dataset.h"
 
 #include <algorithm>
+#include <charconv>
 #include <mutex>
+#include <string_view>
 
 #include "core/check.h"
 #include "core/error.h"
@@ -28,6 +30,22 @@ const SplitEntry& find_split(const DatasetIndex& index, const fs::path& director
   for (const auto& split : index.splits) known += (known.empty() ? "" : ", ") + split.name;
   throw Error(ExitCode::kData, directory.string(), "no split \"" + name + "\"",
               "the data set has: " + known);
+}
+
+// name == shard_file_name(split, shard), at a tenth of the cost: there may be 440,000 of them.
+bool is_usual_name(std::string_view name, std::string_view split, uint64_t shard) {
+  constexpr std::string_view kEnding = ".h5";
+  if (!name.starts_with(split) || !name.ends_with(kEnding)) return false;
+  if (name.size() < split.size() + 1 + kEnding.size() || name[split.size()] != '-') return false;
+  const std::string_view digits =
+      name.substr(split.size() + 1, name.size() - split.size() - 1 - kEnding.size());
+  char expected[24];
+  char* end = std::to_chars(expected, expected + sizeof expected, shard).ptr;
+  const auto length = static_cast<size_t>(end - expected);
+  const size_t zeros = length < 5 ? 5 - length : 0;
+  return digits.size() == zeros + length &&
+         digits.substr(0, zeros) == std::string_view("00000").substr(0, zeros) &&
+         digits.substr(zeros) == std::string_view(expected, length);
 }
 
 // What dataset.json says of one shard.
@@ -93,7 +111,7 @@ struct ShardDataset::Impl {
     bool usual_names = true;
     for (size_t k = 0; k < entry.shards.size(); ++k) {
       shard_bytes.push_back(entry.shards[k].bytes);
-      usual_names = usual_names && entry.shards[k].file == shard_file_name(split, k);
+      usual_names = usual_names && is_usual_name(entry.shards[k].file, split, k);
     }
     if (!usual_names)
       for (const ShardEntry& shard : entry.shards) shard_names.push_back(shard.file);

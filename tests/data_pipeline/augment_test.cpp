@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "data_pipeline/jpeg_transcode.h"
 #include "tests/data_pipeline/drawn_dataset.h"
+#include "tests/data_pipeline/jpeg_cases.h"
 
 namespace nf::data {
 namespace {
@@ -211,6 +213,40 @@ TEST(LoadImage, CentreCropIsTheMiddleOfTheSquashedImage) {
              whole.data());
   for (size_t y = 0; y < 32; ++y) {
     for (size_t x = 0; x < 96; ++x) ASSERT_EQ(out[y * 96 + x], whole[(y + 4) * 120 + x + 12]);
+  }
+}
+
+// Only a part of a JPEG is decoded; the pixels are those of decoding the whole.
+TEST(LoadImage, PartsOfJpegsHaveTheBitsOfTheWhole) {
+  LoadScratch scratch;
+  for (uint64_t index = 0; index < 300; ++index) {
+    SampleData data;
+    data.bytes = test::draw_jpeg_case(test::choose_case(index, 120));
+    if (std::vector<uint8_t> stored; index % 2 == 0 && transcode_jpeg(data.bytes, {}, stored))
+      data.bytes = stored;
+    Image whole;
+    ASSERT_TRUE(decode_image(data.bytes, whole).ok());
+    AugmentOptions options;
+    options.image_size = 32;
+    options.interpolation = index % 3 == 0 ? Interpolation::kBilinear : Interpolation::kBicubic;
+    options.antialias = index % 7 == 0;
+    std::vector<uint8_t> out(32 * 32 * 3), expected = out;
+    const CropDraw draw = draw_crop(options, whole.width, whole.height, 1, index);
+    ResizeSpec spec = resize_to_square(draw.box, 32, options.interpolation);
+    spec.flip = draw.flip;
+    spec.antialias = options.antialias;
+    resize_rgb(whole.rgb.data(), whole.width, whole.height, spec, expected.data());
+    ASSERT_EQ(load_image(data, options, 1, index, out.data(), scratch).reason, "");
+    ASSERT_EQ(out, expected) << index;
+    options.crop = Crop::kCenter;
+    options.resize_margin = 8;
+    spec = resize_to_square({0, 0, whole.width, whole.height}, 40, options.interpolation);
+    spec.window_width = spec.window_height = 32;
+    spec.window_x = spec.window_y = 4;
+    spec.antialias = options.antialias;
+    resize_rgb(whole.rgb.data(), whole.width, whole.height, spec, expected.data());
+    ASSERT_EQ(load_image(data, options, 1, index, out.data(), scratch).reason, "");
+    ASSERT_EQ(out, expected) << index;
   }
 }
 

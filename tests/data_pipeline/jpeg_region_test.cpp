@@ -1,6 +1,6 @@
 // Parts of JPEGs have the bits of the whole: every kind of JPEG, as it is and as nf-pack stores it,
-// any crop. NF_REGION_PAIRS sets how many (image, crop) pairs are tried; NF_REGION_CHILD marks the
-// second run of this program, with libjpeg-turbo's SIMD off.
+// any crop. NF_REGION_PAIRS sets how many (image, crop) pairs are tried. ctest runs it a second
+// time with libjpeg-turbo's SIMD off (JSIMD_FORCENONE=1).
 #include "data_pipeline/jpeg_region.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,6 @@
 #include "data_pipeline/jpeg_layout.h"
 #include "data_pipeline/jpeg_transcode.h"
 #include "tests/data_pipeline/jpeg_cases.h"
-#include "tests/support/process.h"
 
 namespace nf::data {
 namespace {
@@ -22,7 +21,7 @@ using test::JpegCase;
 
 uint64_t pairs_wanted() {
   const char* text = std::getenv("NF_REGION_PAIRS");
-  return text == nullptr ? 12'000 : std::strtoull(text, nullptr, 10);
+  return text == nullptr ? 30'000 : std::strtoull(text, nullptr, 10);
 }
 
 void expect_same_pixels(const Image& whole, const PixelView& view, const Box& box,

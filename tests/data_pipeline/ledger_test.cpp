@@ -112,6 +112,37 @@ TEST(Ledger, DamagedJsonIsADataError) {
   EXPECT_TRUE(fails([&] { audit_run(dir.path(), {}); })) << "no ledger";
 }
 
+TEST(Ledger, WholeFilesReadAsLineByLine) {
+  const test::TempDir dir;
+  const auto lines = lines_of(small_run());
+  write_ledger(dir.path(), lines);
+  const auto file = dir / "ledger.jsonl";
+  EXPECT_EQ(read_ledger(file), lines);
+  const std::string whole = read_file(file);
+  for (const char* tail : {"{", "{\"step\":21,", "{\"step\":21,\"begin\":320"}) {
+    write_file_atomic(file, whole + tail);
+    EXPECT_EQ(read_ledger(file), lines) << "torn";
+    write_file_atomic(file, whole + tail + "\n");
+    EXPECT_EQ(read_ledger(file), lines) << "torn, the newline of another write behind it";
+  }
+  // Other software's JSON of the same line.
+  write_file_atomic(file, whole + R"( { "digest" : "00000000000000fF", "end": 7, "more": [1, {}],)"
+                                  R"( "begin":5,"step":9 } )"
+                                  "\n");
+  EXPECT_EQ(read_ledger(file).back(), (LedgerLine{9, 5, 7, 255}));
+  for (const char* bad : {"nonsense", "{}", R"({"step":1,"begin":0,"end":1,"digest":"0"})",
+                          R"({"step":1,"step":2,"begin":0,"digest":"0000000000000000"})"}) {
+    write_file_atomic(file, std::string(bad) + "\n" + whole);
+    try {
+      read_ledger(file);
+      FAIL() << bad;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ExitCode::kData);
+      EXPECT_TRUE(e.where().ends_with("ledger.jsonl:1")) << e.where();
+    }
+  }
+}
+
 TEST(Ledger, TraceLinesAndTornTail) {
   const test::TempDir dir;
   const std::vector<uint64_t> samples = {8, 2};

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <set>
 
@@ -12,9 +13,12 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "data_pipeline/image_preparer.h"
+#include "data_pipeline/jpeg_layout.h"
+#include "data_pipeline/jpeg_transcode.h"
 #include "data_pipeline/pack_lock.h"
 #include "data_pipeline/pack_split.h"
 #include "data_pipeline/shard_dataset.h"
+#include "tests/data_pipeline/jpeg_cases.h"
 #include "tests/data_pipeline/store_fixtures.h"
 #include "tests/support/paths.h"
 
@@ -58,7 +62,9 @@ std::vector<SampleData> all_samples(const fs::path& folder, const std::string& s
 TEST(Pack, StoresTheFilesThemselvesInOrderOfTheirNames) {
   const test::TempDir dir;
   test::draw_class_folders(dir / "in", 3, 10, 1);
-  const PackResult result = pack(options(dir / "in", dir / "out"));
+  PackOptions o = options(dir / "in", dir / "out");
+  o.transcode = false;
+  const PackResult result = pack(o);
   EXPECT_EQ(result.splits.at(0).samples, 30U);
   EXPECT_EQ(result.splits.at(0).shards.size(), 5U);
   EXPECT_EQ(result.rejected, 0U);
@@ -80,6 +86,65 @@ TEST(Pack, StoresTheFilesThemselvesInOrderOfTheirNames) {
   EXPECT_TRUE(verify_shards(dir / "out").empty());
   EXPECT_FALSE(fs::exists(dir / "out/.pack-train"));
   EXPECT_FALSE(fs::exists(dir / "out/rejected.tsv"));
+}
+
+TEST(Pack, TranscodingKeepsPixelsSplitsAndOrder) {
+  const test::TempDir dir;
+  for (uint64_t k = 0; k < 40; ++k) {
+    const auto c = test::choose_case(k, 400);
+    test::write_bytes(dir / "in" / ("class" + std::to_string(k % 3)) / (std::to_string(k) + ".jpg"),
+                      test::draw_jpeg_case(c));
+  }
+  PackOptions o = options(dir / "in", dir / "plain");
+  o.holdout = 8;
+  o.transcode = false;
+  const PackResult plain = pack(o);
+  o.output = dir / "anew";
+  o.transcode = true;
+  const PackResult anew = pack(o);
+  int differ = 0;
+  for (size_t k = 0; k < 2; ++k) {
+    const auto a = all_samples(dir / "plain", plain.splits[k].name),
+               b = all_samples(dir / "anew", anew.splits[k].name);
+    ASSERT_EQ(a.size(), b.size());
+    for (size_t i = 0; i < a.size(); ++i) {
+      Image from, to;
+      ASSERT_TRUE(decode_image(a[i].bytes, from).ok());
+      ASSERT_TRUE(decode_image(b[i].bytes, to).ok());
+      EXPECT_EQ(from.rgb, to.rgb);
+      EXPECT_EQ(a[i].labels, b[i].labels);
+      EXPECT_EQ(a[i].width, b[i].width);
+      EXPECT_LE(b[i].bytes.size(), a[i].bytes.size() + a[i].bytes.size() * 15 / 1000);
+      differ += a[i].bytes != b[i].bytes;
+    }
+  }
+  EXPECT_GT(differ, 25);
+  EXPECT_TRUE(pack(o).already_complete);
+  o.transcode = false;
+  EXPECT_THAT(error_of(o, ExitCode::kData), HasSubstr("there already"));
+}
+
+// What is packed is decoded by its index; a file that brings a wrong one is damaged.
+TEST(Pack, AForeignSegmentIndexIsChecked) {
+  const test::TempDir dir;
+  ByteVector stored;
+  const ByteVector drawn = test::draw_jpeg(400, 300, 5);
+  ASSERT_TRUE(transcode_jpeg(drawn, {}, stored));
+  test::write_bytes(dir / "in/a/good.jpg", stored);
+  const auto at = std::search(stored.begin(), stored.end(), kSegmentIndexName.begin(),
+                              kSegmentIndexName.end()) +
+                  static_cast<std::ptrdiff_t>(kSegmentIndexName.size());
+  at[0] = static_cast<uint8_t>(at[0] + 1);  // one segment longer, the next shorter
+  at[2] = static_cast<uint8_t>(at[2] - 1);
+  test::write_bytes(dir / "in/a/wrong.jpg", stored);
+  PackOptions o = options(dir / "in", dir / "out");
+  o.transcode = false;
+  EXPECT_EQ(pack(o).rejected, 1U);
+  EXPECT_THAT(read_file(dir / "out/rejected.tsv"),
+              HasSubstr("a/wrong.jpg\tJPEG: its segment index is wrong"));
+  o.output = dir / "anew";
+  o.transcode = true;
+  EXPECT_EQ(pack(o).rejected, 0U);  // the index is made anew
 }
 
 TEST(Pack, WorkersTarOrderAndContainerDoNotMatter) {
@@ -241,6 +306,7 @@ TEST(Pack, ResizedImagesAreSmallerJpegs) {
                     test::with_exif(test::draw_jpeg(90, 60, 3), test::exif_block(6, false)));
   PackOptions o = options(dir / "in", dir / "out");
   o.resize_short = 20;
+  o.transcode = false;
   pack(o);
   const auto samples = all_samples(dir / "out", "train");
   EXPECT_EQ(std::pair(samples[0].width, samples[0].height),

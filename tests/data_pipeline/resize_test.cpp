@@ -174,6 +174,118 @@ TEST(Resize, BadBoxesAreRefused) {
   EXPECT_THROW(resize_rgb(p.rgb.data(), 8, 8, spec, out.data()), std::logic_error);
 }
 
+// Draws a resize of a noisy picture: any sizes, windows, flips.
+struct Draw {
+  Picture picture;
+  ResizeSpec spec;
+};
+
+Draw draw_resize(uint64_t index, int max_side) {
+  PositionRng rng(9, Stream::kTest, index);
+  const auto below = [&](int64_t n) {
+    return static_cast<int64_t>(rng.below(static_cast<uint64_t>(n)));
+  };
+  Draw d{noise(1 + below(max_side), 1 + below(max_side), index), {}};
+  ResizeSpec& s = d.spec;
+  s.source.x = below(d.picture.width);
+  s.source.y = below(d.picture.height);
+  s.source.width = 1 + below(d.picture.width - s.source.x);
+  s.source.height = 1 + below(d.picture.height - s.source.y);
+  s.full_width = 1 + below(max_side);
+  s.full_height = 1 + below(max_side);
+  s.window_x = below(s.full_width);
+  s.window_y = below(s.full_height);
+  s.window_width = 1 + below(s.full_width - s.window_x);
+  s.window_height = 1 + below(s.full_height - s.window_y);
+  s.flip = below(2) == 0;
+  s.interpolation = below(2) == 0 ? Interpolation::kBilinear : Interpolation::kBicubic;
+  return d;
+}
+
+// Each level against the portable one; levels that this processor lacks cannot be compared here.
+TEST(Resize, EverySimdLevelGivesTheSameBits) {
+  Resizer portable(SimdLevel::kPortable);
+  int compared = 0;
+  for (const auto level : {SimdLevel::kAvx2, SimdLevel::kAvx512}) {
+    if (level > best_simd_level()) continue;
+    Resizer wide(level);
+    for (uint64_t index = 0; index < 1500; ++index, ++compared) {
+      const Draw d = draw_resize(index, 130);
+      const PixelView view{
+          d.picture.rgb.data(), d.picture.width * 3, {0, 0, d.picture.width, d.picture.height}};
+      std::vector<uint8_t> a(static_cast<size_t>(d.spec.window_width * d.spec.window_height * 3)),
+          b = a;
+      portable.run(view, d.spec, a.data());
+      wide.run(view, d.spec, b.data());
+      ASSERT_EQ(a, b) << index;
+    }
+  }
+  EXPECT_EQ(compared, 1500 * static_cast<int>(best_simd_level()));
+}
+
+// With nothing but the needed pixels in memory the result is the same.
+TEST(Resize, NeededPixelsAreEnough) {
+  Resizer resizer;
+  for (uint64_t index = 0; index < 1500; ++index) {
+    Draw d = draw_resize(index, 90);
+    d.spec.antialias = index % 5 == 0;
+    const Box need = pixels_needed(d.spec);
+    EXPECT_TRUE(contains(d.spec.source, need));
+    std::vector<uint8_t> cut;  // its own allocation: address sanitizers see what lies outside
+    for (int64_t y = need.y; y < need.y + need.height; ++y) {
+      const uint8_t* row = d.picture.rgb.data() + (y * d.picture.width + need.x) * 3;
+      cut.insert(cut.end(), row, row + need.width * 3);
+    }
+    std::vector<uint8_t> out(static_cast<size_t>(d.spec.window_width * d.spec.window_height * 3));
+    resizer.run({cut.data(), need.width * 3, need}, d.spec, out.data());
+    ASSERT_EQ(out, resized(d.picture, d.spec)) << index;
+  }
+}
+
+TEST(Resize, AntialiasMatchesItsDefinition) {
+  for (const auto interpolation : {Interpolation::kBilinear, Interpolation::kBicubic}) {
+    const Picture p = noise(97, 64, 3);
+    ResizeSpec spec = resize_to_square({2, 1, 90, 60}, 24, interpolation);
+    spec.antialias = true;
+    const auto out = resized(p, spec);
+    const auto weight_of = [&](int64_t o, int64_t s, int64_t in) {
+      const double f = static_cast<double>(in) / 24;
+      double sum = 0, own = 0;
+      for (int64_t k = 0; k < in; ++k) {
+        // The plain kernel at a distance measured in output pixels: in = out = in, shifted.
+        const double x =
+            std::abs(((static_cast<double>(o) + 0.5) * f - 0.5 - static_cast<double>(k)) / f);
+        double w = interpolation == Interpolation::kBilinear ? std::max(0.0, 1 - x)
+                   : x < 1                                   ? 1.5 * x * x * x - 2.5 * x * x + 1
+                   : x < 2 ? -0.5 * x * x * x + 2.5 * x * x - 4 * x + 2
+                           : 0;
+        sum += w;
+        if (k == s) own = w;
+      }
+      return own / sum;
+    };
+    for (int64_t y = 0; y < 24; y += 5) {
+      for (int64_t x = 0; x < 24; x += 3) {
+        double value = 0;
+        for (int64_t sy = 0; sy < 60; ++sy) {
+          const double wy = weight_of(y, sy, 60);
+          if (wy == 0) continue;
+          for (int64_t sx = 0; sx < 90; ++sx)
+            value += wy * weight_of(x, sx, 90) * p.at(2 + sx, 1 + sy, 1);
+        }
+        EXPECT_NEAR(out[static_cast<size_t>((y * 24 + x) * 3 + 1)], std::clamp(value, 0.0, 255.0),
+                    0.75);
+      }
+    }
+  }
+  // Without shrinking there is nothing to smooth.
+  const Picture p = noise(20, 20, 4);
+  ResizeSpec larger = resize_to_square({0, 0, 20, 20}, 33, Interpolation::kBicubic);
+  const auto plain = resized(p, larger);
+  larger.antialias = true;
+  EXPECT_EQ(resized(p, larger), plain);
+}
+
 // The bits of a run depend on these.
 TEST(Resize, GoldenBits) {
   const Picture p = noise(83, 61, 8);

@@ -1,0 +1,421 @@
+// SIGKILL at random moments, to any process of a job of 1 to 8 ranks, and again after each restart,
+// until every run is done: is every sample used exactly once per epoch? The job is the real data
+// path (loader, trace, ledger, atomic checkpoint) in real processes; what stands for the weights is
+// one counter for each sample, so a sample used twice or never stays visible in the final state.
+//   kill_count [--kills 1000] [--seed 1] [--samples 10007] [--batch 96] [--epochs 3]
+// Prints one JSON line; exit code 1 and the reason when a promise is broken.
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <thread>
+
+#include "bench/synthetic_set.h"
+#include "core/atomic_file.h"
+#include "core/command_line.h"
+#include "core/hash.h"
+#include "core/program.h"
+#include "core/rng.h"
+#include "data_pipeline/audit_run.h"
+#include "data_pipeline/loader.h"
+#include "tests/support/paths.h"
+
+namespace {
+
+using namespace nf;
+using namespace nf::data;
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  uint64_t kills = 1000, seed = 1, samples = 10'007, batch = 96, epochs = 3;
+};
+constexpr uint64_t kMicroBatches = 8, kCheckpointSteps = 2;
+
+// What a checkpoint holds: one file, replaced atomically. `counts` stands for the weights.
+struct State {
+  uint64_t step = 0;
+  std::vector<uint8_t> counts;
+};
+
+void save_state(const fs::path& run, const State& state) {
+  std::string bytes(reinterpret_cast<const char*>(&state.step), sizeof state.step);
+  bytes.append(state.counts.begin(), state.counts.end());
+  bytes += to_hex(xxh3_64(as_bytes(bytes)));
+  write_file_atomic(run / "state.bin", bytes);
+}
+
+State load_state(const fs::path& run, uint64_t samples) {
+  State state;
+  state.counts.assign(samples, 0);
+  if (!fs::exists(run / "state.bin")) return state;
+  const std::string bytes = read_file(run / "state.bin");
+  if (bytes.size() != 8 + samples + 16 ||
+      to_hex(xxh3_64(as_bytes(bytes).first(8 + samples))) != bytes.substr(8 + samples))
+    throw Error(ExitCode::kWeights, "state.bin", "a checkpoint is torn");
+  std::copy_n(bytes.data(), 8, reinterpret_cast<char*>(&state.step));
+  std::copy_n(bytes.begin() + 8, samples, state.counts.begin());
+  return state;
+}
+
+void put(int fd, const void* data, size_t size) {
+  if (::send(fd, data, size, MSG_NOSIGNAL) != static_cast<ssize_t>(size)) ::_exit(5);
+}
+void get(int fd, void* data, size_t size) {
+  if (size == 0) return;  // recv() would wait for a byte
+  if (::recv(fd, data, size, MSG_WAITALL) != static_cast<ssize_t>(size)) ::_exit(5);
+}
+
+// One rank of one life of a job. Rank 0 keeps the state, as in the trainer.
+class Rank {
+ public:
+  Rank(const Options& o, const fs::path& data_set, const fs::path& run_dir, uint64_t number,
+       uint64_t world, std::vector<int> sockets, PositionRng draws)
+      : options_(o),
+        run_(run_dir),
+        peers_(std::move(sockets)),
+        set_(data_set, "train"),
+        sampler_({.samples = o.samples, .seed = 7}),
+        plan_{o.batch, kMicroBatches, o.samples * o.epochs, number, world},
+        loader_options_{.workers = static_cast<int>(draws.below(5)),
+                        .prefetch = 1 + static_cast<int>(draws.below(8))},
+        trace_(run_dir, number) {}
+
+  void work() {
+    const bool root = plan_.rank == 0;
+    if (root) open_run();
+    if (root) {
+      for (const int peer : peers_) put(peer, &state_.step, 8);
+    } else {
+      get(peers_[0], &state_.step, 8);
+    }
+    AugmentOptions augment;
+    augment.image_size = 16;
+    Loader loader(set_, sampler_, plan_.plan(), augment, 7, loader_options_);
+    loader.seek(state_.step * plan_.per_step());
+    while (state_.step < plan_.steps()) step(loader);
+  }
+
+ private:
+  void open_run() {
+    for (const auto& entry : fs::directory_iterator(run_))
+      if (entry.path().filename().string().find(".tmp.") != std::string::npos)
+        fs::remove(entry.path());
+    RunOrder order;
+    order.sampler = sampler_.options();
+    order.batch_size = options_.batch;
+    order.micro_batches = kMicroBatches;
+    order.end_position = plan_.end_position;
+    write_run_order(run_, order);
+    state_ = load_state(run_, options_.samples);
+    ledger_ = std::make_unique<JsonlWriter>(run_ / "ledger.jsonl", [&](const Json& line) {
+      return line.at("step").get<uint64_t>() <= state_.step;
+    });
+  }
+
+  void step(Loader& loader) {
+    std::vector<uint64_t> used;
+    uint64_t digest = 0;
+    for (uint64_t m = plan_.first(); m < plan_.last(); ++m) {
+      const auto batch = loader.next();
+      if (!batch || !batch->bad.empty()) ::_exit(1);
+      trace_.append(state_.step + 1, batch->range.begin, options_.samples, batch->samples);
+      digest += batch_digest(batch->range.begin, batch->samples);
+      used.insert(used.end(), batch->samples.begin(), batch->samples.end());
+    }
+    char go = 0;
+    if (plan_.rank == 0) {
+      commit(used, digest);
+      for (const int peer : peers_) put(peer, &go, 1);
+    } else {
+      const uint64_t head[2] = {used.size(), digest};
+      put(peers_[0], head, sizeof head);
+      put(peers_[0], used.data(), 8 * used.size());
+      get(peers_[0], &go, 1);
+      ++state_.step;
+    }
+  }
+
+  // Root: everybody's samples go into the counters; then the ledger, then every other step a
+  // checkpoint.
+  void commit(std::vector<uint64_t> used, uint64_t digest) {
+    for (const int peer : peers_) {
+      uint64_t head[2];
+      get(peer, head, sizeof head);
+      const size_t before = used.size();
+      used.resize(before + head[0]);
+      get(peer, used.data() + before, 8 * head[0]);
+      digest += head[1];
+    }
+    const uint64_t begin = state_.step * options_.batch;
+    for (const uint64_t sample : used) ++state_.counts.at(sample);
+    ++state_.step;
+    ledger_->append(to_json(LedgerLine{state_.step, begin, begin + used.size(), digest}));
+    if (state_.step % kCheckpointSteps != 0 && state_.step != plan_.steps()) return;
+    ledger_->sync();
+    save_state(run_, state_);
+  }
+
+  const Options& options_;
+  const fs::path run_;
+  const std::vector<int> peers_;  // of the root: all others; of another: the root
+  const ShardDataset set_;
+  const Sampler sampler_;
+  const TrainPlan plan_;
+  const LoaderOptions loader_options_;
+  TraceWriter trace_;
+  std::unique_ptr<JsonlWriter> ledger_;
+  State state_;
+};
+
+// Ends this process with the exit code of `body`, like a program's main.
+[[noreturn]] void run_as_process(const std::function<void()>& body) {
+  ::_exit(run_program("kill_count", [&] {
+    body();
+    return 0;
+  }));
+}
+
+// The launcher: starts the ranks, and when one dies takes the others down, as mpirun does.
+[[noreturn]] void launch(const Options& o, const fs::path& set, const fs::path& run, uint64_t world,
+                         const PositionRng& draws) {
+  ::setpgid(0, 0);
+  std::vector<std::pair<int, int>> pairs(world, {-1, -1});
+  for (uint64_t r = 1; r < world; ++r) {
+    int both[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) != 0) ::_exit(1);
+    pairs[r] = {both[0], both[1]};
+  }
+  std::vector<pid_t> ranks;
+  const pid_t self = ::getpid();
+  for (uint64_t r = 0; r < world; ++r) {
+    const pid_t pid = ::fork();
+    if (pid < 0) ::_exit(1);
+    if (pid == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != self) ::_exit(5);  // the launcher died first
+      std::vector<int> mine;
+      for (uint64_t k = 1; k < world; ++k) {
+        const auto [root_end, own_end] = pairs[k];
+        if (r == 0) mine.push_back(root_end);
+        if (r == k) mine.push_back(own_end);
+        if (r != 0) ::close(root_end);
+        if (r != k) ::close(own_end);
+      }
+      run_as_process([&] { Rank(o, set, run, r, world, mine, draws).work(); });
+    }
+    ranks.push_back(pid);
+  }
+  for (const auto& [a, b] : pairs) ::close(a), ::close(b);
+  int code = 0;
+  for (size_t left = ranks.size(); left > 0; --left) {
+    int status = 0;
+    ::wait(&status);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
+    if (code == 0) code = WIFEXITED(status) ? WEXITSTATUS(status) : 5;
+    for (const pid_t rank : ranks) ::kill(rank, SIGKILL);
+  }
+  ::_exit(code);
+}
+
+std::vector<pid_t> children_of(pid_t pid) {
+  std::ifstream in(fmt::format("/proc/{0}/task/{0}/children", pid));
+  std::vector<pid_t> out;
+  for (pid_t child; in >> child;) out.push_back(child);
+  return out;
+}
+
+// Nothing a process holds may lie where a kill would leave it behind: shared memory, or temporary
+// files beside the run.
+bool holds_only(pid_t pid, const fs::path& folder) {
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(fmt::format("/proc/{}/fd", pid), ec)) {
+    const std::string target = fs::read_symlink(entry.path(), ec).string();
+    if (target.starts_with("/dev/shm/")) return false;
+    const bool temporary = target.starts_with(fs::temp_directory_path().string() + "/");
+    if (temporary && !target.starts_with(folder.string()) && entry.path().filename().string() > "2")
+      return false;
+  }
+  std::ifstream maps(fmt::format("/proc/{}/maps", pid));
+  for (std::string line; std::getline(maps, line);)
+    if (line.find(" /dev/shm/") != std::string::npos) return false;
+  return true;
+}
+
+class Driver {
+ public:
+  explicit Driver(const Options& o) : options_(o), rng_(o.seed, Stream::kTest, 1) {}
+
+  Json run() {
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // ranks of a killed launcher become ours, to be waited for
+    make_set();
+    const auto begin = Clock::now();
+    for (uint64_t number = 0; kills_ < options_.kills; ++number) one_run(number);
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    return {{"program", "kill_count"},
+            {"kills", kills_},
+            {"launchers_killed", launchers_},
+            {"whole_jobs_killed", jobs_},
+            {"ranks_killed", kills_ - launchers_ - jobs_},
+            {"left_a_half_written_checkpoint", torn_},
+            {"lives", lives_},
+            {"runs", runs_},
+            {"epochs_of_each", options_.epochs},
+            {"samples", options_.samples},
+            {"steps_replayed", replayed_},
+            {"seconds", seconds},
+            {"verdict", "pass"}};
+  }
+
+ private:
+  void make_set() {  // by a child: this process never touches the HDF5 library
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      run_as_process([&] {
+        bench::write_synthetic_set({dir_ / "set",
+                                    options_.samples,
+                                    1000,
+                                    [](uint64_t i) { return bench::synthetic_jpeg(16, i % 97); },
+                                    {}});
+      });
+    }
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the data set could not be made");
+  }
+
+  void one_run(uint64_t number) {
+    const fs::path run = dir_ / fmt::format("run-{}", number);
+    fs::create_directories(run);
+    while (!live(run)) {
+    }
+    verify(run);
+    ++runs_;
+    fs::remove_all(run);
+  }
+
+  // One life of the job; true when it ended by itself, its work done.
+  bool live(const fs::path& run) {
+    ++lives_;
+    ledger_moved_ = Clock::now();
+    const uint64_t world = 1 + rng_.below(8);
+    const PositionRng draws(options_.seed, Stream::kTest, 1000 + lives_);
+    const pid_t launcher = ::fork();
+    if (launcher == 0) launch(options_, dir_ / "set", run, world, draws);
+    // Mostly while it works, sometimes while it starts.
+    const double wait = rng_.uniform() < 0.15 ? rng_.uniform(0, 0.01) : rng_.uniform(0, 0.25);
+    const auto begin = Clock::now();
+    int status = 0;
+    while (kills_ >= options_.kills ||
+           std::chrono::duration<double>(Clock::now() - begin).count() < wait) {
+      if (::waitpid(launcher, &status, WNOHANG) == launcher) return ended(status);
+      check(goes_on(run), "a job hangs");
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    const bool aimed = rng_.uniform() < 0.15 && wait_for_write(run);
+    strike(launcher, aimed);
+    while (::waitpid(-1, &status, 0) > 0 || errno == EINTR) {  // until nobody is left
+    }
+    ++kills_;
+    for (const auto& entry : fs::directory_iterator(run))
+      torn_ += entry.path().filename().string().starts_with("state.bin.tmp.");
+    return false;
+  }
+
+  // A job that hangs writes no ledger lines; a slow disk only makes them rare.
+  bool goes_on(const fs::path& run) {
+    std::error_code ec;
+    const uint64_t bytes = fs::file_size(run / "ledger.jsonl", ec);
+    if (const auto now = Clock::now(); bytes != ledger_bytes_) {
+      ledger_bytes_ = bytes;
+      ledger_moved_ = now;
+    }
+    return Clock::now() - ledger_moved_ < std::chrono::seconds(60);
+  }
+
+  // Until a checkpoint is half written; false when none begins in half a second.
+  static bool wait_for_write(const fs::path& run) {
+    const auto begin = Clock::now();
+    while (Clock::now() - begin < std::chrono::milliseconds(500)) {
+      std::error_code ec;
+      for (const auto& entry : fs::directory_iterator(run, ec))
+        if (entry.path().filename().string().starts_with("state.bin.tmp.")) return true;
+    }
+    return false;
+  }
+
+  void strike(pid_t launcher, bool aimed) {
+    const auto ranks = children_of(launcher);
+    const double kind = rng_.uniform();
+    if (aimed && !ranks.empty()) {
+      ::kill(ranks[0], SIGKILL);  // the one that writes
+      return;
+    }
+    if (!ranks.empty())
+      check(holds_only(ranks[rng_.below(ranks.size())], dir_.path()),
+            "a rank holds shared memory or a temporary file");
+    if (kind < 0.15 || ranks.empty()) {
+      ++launchers_;
+      ::kill(launcher, SIGKILL);
+    } else if (kind < 0.3) {
+      ++jobs_;
+      ::kill(-launcher, SIGKILL);
+      ::kill(launcher, SIGKILL);
+    } else {
+      ::kill(ranks[rng_.below(ranks.size())], SIGKILL);
+    }
+  }
+
+  bool ended(int status) {
+    check(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+          fmt::format("a job that nobody killed ended with status {}", status));
+    return true;
+  }
+
+  void verify(const fs::path& run) {
+    const State state = load_state(run, options_.samples);
+    for (uint64_t i = 0; i < options_.samples; ++i)
+      check(state.counts[i] == options_.epochs,
+            fmt::format("sample {} was used {} times in {} epochs", i, state.counts[i],
+                        options_.epochs));
+    const AuditReport report = audit_run(run, {});
+    check(report.passed() && report.complete && report.traced,
+          "the audit fails: " + (report.fault_text.empty() ? "" : report.fault_text[0]));
+    replayed_ += report.trace_replayed / options_.batch;
+    check(!fs::exists(run / "state.bin.tmp"), "a temporary file is left");
+  }
+
+  static void check(bool condition, const std::string& what) {
+    if (!condition) throw Error(ExitCode::kOther, "kill_count", what);
+  }
+
+  const Options options_;
+  const test::TempDir dir_;
+  PositionRng rng_;
+  uint64_t ledger_bytes_ = 0;
+  Clock::time_point ledger_moved_ = Clock::now();
+  uint64_t kills_ = 0, launchers_ = 0, jobs_ = 0, torn_ = 0, lives_ = 0, runs_ = 0, replayed_ = 0;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program("kill_count", [&] {
+    CLI::App app("Kills a job at random moments and counts the samples.", "kill_count");
+    Options o;
+    app.add_option("--kills", o.kills, "SIGKILLs")->capture_default_str();
+    app.add_option("--seed", o.seed, "of moments and victims")->capture_default_str();
+    app.add_option("--samples", o.samples, "N")->capture_default_str();
+    app.add_option("--batch", o.batch, "a multiple of 8")->capture_default_str();
+    app.add_option("--epochs", o.epochs, "of each run")->capture_default_str();
+    if (const auto code = parse_command_line(app, argc, argv)) return *code;
+    fmt::print("{}\n", Driver(o).run().dump());
+    return 0;
+  });
+}
