@@ -231,6 +231,9 @@ void Loop::log_step(const StepResult& r) {
   window_images_ += r.end - r.begin;
   if (!root_) return;
   metrics_->ledger(r);
+  if (!r.not_finite.empty())
+    say(fmt::format("warning: step {}: {} is not finite; the update is skipped", r.step,
+                    r.not_finite));
   const double passed = seconds_since(window_start_);
   Metrics::Speed speed;
   speed.images_per_second = static_cast<double>(window_images_) / std::max(1e-9, passed);

@@ -56,7 +56,7 @@ void Metrics::start(const Json& facts) {
 }
 
 void Metrics::train(const StepResult& r, double epoch, const Speed& speed) {
-  metrics_.append({{"kind", "train"},
+  Json line = {{"kind", "train"},
                    {"step", r.step},
                    {"position", r.end},
                    {"epoch", epoch},
@@ -69,7 +69,9 @@ void Metrics::train(const StepResult& r, double epoch, const Speed& speed) {
                    {"images_per_second", speed.images_per_second},
                    {"data_wait_fraction", speed.data_wait_fraction},
                    {"mfu", speed.mfu},
-                   {"time", now_seconds()}});
+                   {"time", now_seconds()}};
+  if (!r.not_finite.empty()) line["skipped"] = r.not_finite;
+  metrics_.append(line);
   if (events_)
     events_->add(r.step, {{"train/loss", r.loss},
                           {"train/top1", r.top1},

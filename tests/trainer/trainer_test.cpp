@@ -152,6 +152,16 @@ TEST(ModelMetadata, DescribesAnyNetAndGivesItBack) {
   EXPECT_EQ(described_model({}, "f", "nfnet_f0", "timm", 5).classes, 5);
 }
 
+TEST(RunConfig, StepRangesOfTheProfile) {
+  EXPECT_FALSE(parse_step_range("").has_value());
+  const auto r = parse_step_range("20..25");
+  ASSERT_TRUE(r.has_value());
+  EXPECT_EQ(r->first, 20u);
+  EXPECT_EQ(r->last, 25u);
+  for (const char* wrong : {"20", "20..", "..5", "0..3", "5..4", "a..b", "1..2..3", "-1..2"})
+    EXPECT_THROW(parse_step_range(wrong), Error) << wrong;
+}
+
 TEST(RunConfig, ReportsProblemsThatSpanKeysTogether) {
   RunConfig config;
   config.batch.size = 10;
