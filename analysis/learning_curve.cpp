@@ -15,7 +15,7 @@ constexpr size_t kAutoFewPoints = 20;
 constexpr size_t kAutoLeastPoints = 6;
 constexpr size_t kAnchorLeastPoints = 5;
 // The members see the same data, so their errors go together: their spread understates the error.
-constexpr double kSpreadFactor = 1.6;
+constexpr double kSpreadFactor = 1.4;
 
 double lowest(const CurveData& data) { return *std::min_element(data.y().begin(), data.y().end()); }
 double highest(const CurveData& data) {

@@ -87,11 +87,14 @@ void random_padded(const PixelView& image, const AugmentOptions& o, PositionRng&
   const uint64_t places = static_cast<uint64_t>(2 * o.padding + 1);
   const int64_t dx = static_cast<int64_t>(rng.below(places)) - o.padding;
   const int64_t dy = static_cast<int64_t>(rng.below(places)) - o.padding;
+  scratch.columns.resize(static_cast<size_t>(side));
+  for (int64_t x = 0; x < side; ++x)
+    scratch.columns[static_cast<size_t>(x)] = reflect((flip ? side - 1 - x : x) + dx, side) * 3;
   for (int64_t y = 0; y < side; ++y) {
     const uint8_t* row = source + reflect(y + dy, side) * stride;
-    for (int64_t x = 0; x < side; ++x, out += 3) {
-      const int64_t column = flip ? side - 1 - x : x;
-      std::copy_n(row + reflect(column + dx, side) * 3, 3, out);
+    for (const int64_t column : scratch.columns) {
+      std::copy_n(row + column, 3, out);
+      out += 3;
     }
   }
 }

@@ -64,6 +64,7 @@ struct LoadScratch {
   RegionDecoder decoder;
   Resizer resizer;
   std::vector<uint8_t> square;
+  std::vector<int64_t> columns;
 };
 
 // Decodes, crops, flips and resizes one image into `out` ([image_size, image_size, 3] RGB uint8,

@@ -89,9 +89,9 @@ bool HuffmanTable::find_long(uint32_t bits16, int& length, uint8_t& symbol) cons
   for (int n = 1; n <= 16; ++n) {
     const auto i = static_cast<size_t>(n);
     if (bits16 >= long_.limit[i]) continue;
+    const int index = static_cast<int>(bits16 >> (16 - n)) + long_.offset[i];
     length = n;
-    symbol = spec_.symbol[static_cast<size_t>(static_cast<int32_t>(bits16 >> (16 - n)) +
-                                              long_.offset[i])];
+    symbol = spec_.symbol[static_cast<size_t>(index)];
     return true;
   }
   return false;

@@ -89,8 +89,12 @@ void JpegRegionDecoder::Impl::write_header(const Box& mcus) {
 boolean JpegRegionDecoder::Impl::decode_mcu(j_decompress_ptr cinfo, JBLOCKROW* blocks) {
   Impl& self = *static_cast<Impl*>(cinfo->client_data);
   const int64_t mcu = self.next_row * self.layout.frame.mcus_per_row + self.next_col;
-  if (!self.scan.decode_mcu(mcu, blocks))
-    fail_jpeg(reinterpret_cast<j_common_ptr>(cinfo), "odd entropy-coded data");
+  bool read = false;
+  try {
+    read = self.scan.decode_mcu(mcu, blocks);
+  } catch (const std::bad_alloc&) {  // must not fly through libjpeg
+  }
+  if (!read) fail_jpeg(reinterpret_cast<j_common_ptr>(cinfo), "odd entropy-coded data");
   if (++self.next_col == self.end_col) {
     self.next_col = self.first_col;
     ++self.next_row;

@@ -112,13 +112,13 @@ bool JpegTranscoder::Impl::read_with_libjpeg() {
   cinfo = {};
   init_jpeg_errors(errors);
   cinfo.err = &errors.base;
-  const bool whole = [&] {
-    if (setjmp(errors.jump) != 0) return false;
-    read_coefficients();
-    return true;
-  }();
-  jpeg_destroy_decompress(&cinfo);
-  return whole;
+  const struct Destroyer {
+    jpeg_decompress_struct& owned;
+    ~Destroyer() { jpeg_destroy_decompress(&owned); }
+  } destroyer{cinfo};
+  if (setjmp(errors.jump) != 0) return false;
+  read_coefficients();
+  return true;
 }
 
 // Jumps out by fail_jpeg() when the image cannot be transcoded. Owns nothing.

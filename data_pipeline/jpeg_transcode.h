@@ -17,7 +17,7 @@ namespace nf::data {
 
 struct TranscodeOptions {
   // Restart intervals in MCUs, tried in this order.
-  std::array<int, 4> intervals = {4, 8, 16, 32};
+  std::array<int, 4> intervals = {8, 16, 32, 64};
   int max_growth_permille = 15;  // with restart markers; without them the file must not grow
 };
 

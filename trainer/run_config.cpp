@@ -48,6 +48,16 @@ void DataConfig::visit(Fields& f) {
     between(0.001, 1));
   f("padding", padding, "random_padded: pixels added on each side", at_least(0));
   f("flip", flip, "mirror half of the training images");
+  f("randaugment_layers", randaugment_layers,
+    "RandAugment operations on each training image; 0: none, the recipe has 4", between(0, 16));
+  f("randaugment_magnitude", randaugment_magnitude, "strength of each, 10 is the usual maximum",
+    between(0, 30));
+  f("mixup_alpha", mixup_alpha,
+    "MixUp: blends two images, the share drawn from Beta(alpha, alpha); 0: none, the recipe has "
+    "0.2",
+    between(0, 100));
+  f("cutmix", cutmix,
+    "CutMix: a box of one image in another; together with MixUp each takes half of the images");
   f("max_bad_fraction", max_bad_fraction, "stop (exit 3) above this part of undecodable samples",
     {.affects_result = false, .min = 0, .max = 1});
   f("trace", trace, "write trace/rank_NNNNN.tsv: each sample at the moment a step takes it",
@@ -287,6 +297,8 @@ data::AugmentOptions train_augment(const RunConfig& config) {
   a.padding = config.data.padding;
   a.flip = config.data.flip;
   a.resize_margin = 0;
+  a.mix = {config.data.mixup_alpha, config.data.cutmix};
+  a.randaugment = {config.data.randaugment_layers, config.data.randaugment_magnitude};
   return a;
 }
 

@@ -37,6 +37,10 @@ struct DataConfig {
   double scale_min = 0.08;
   int64_t padding = 4;
   bool flip = true;
+  int64_t randaugment_layers = 0;
+  double randaugment_magnitude = 10;
+  double mixup_alpha = 0;
+  bool cutmix = false;
   double max_bad_fraction = 0.001;
   bool trace = false;
   void visit(Fields& f);

@@ -33,18 +33,39 @@ struct Targets {
   at::Tensor first;  // int64 [count], the first label
   at::Tensor all;    // [count, classes], sigmoid only
   at::Tensor weights;
+  at::Tensor mix_first, ratio;  // with mixing: of the second image, and the share of the first
 };
+
+at::Tensor first_labels(std::span<const uint32_t> offsets, std::span<const int32_t> labels) {
+  at::Tensor out = at::empty({static_cast<int64_t>(offsets.size()) - 1}, at::kLong);
+  for (size_t i = 0; i + 1 < offsets.size(); ++i)
+    out.data_ptr<int64_t>()[i] = labels[offsets[i]];
+  return out;
+}
+
+at::Tensor floats(const std::vector<float>& values) {
+  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
+  std::copy(values.begin(), values.end(), out.data_ptr<float>());
+  return out;
+}
 
 Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
   Targets out;
-  const auto n = batch.count;
-  out.first = at::empty({n}, at::kLong);
-  for (int64_t i = 0; i < n; ++i)
-    out.first.data_ptr<int64_t>()[i] = batch.labels[batch.label_offset[static_cast<size_t>(i)]];
-  out.weights = at::empty({n}, at::kFloat);
-  std::copy(batch.weights.begin(), batch.weights.end(), out.weights.data_ptr<float>());
-  if (t.config.loss.kind == "sigmoid")
-    out.all = multi_hot(batch.label_offset, batch.labels, t.net.spec().classes).to(t.device);
+  out.first = first_labels(batch.label_offset, batch.labels);
+  out.weights = floats(batch.weights);
+  const int64_t classes = t.net.spec().classes;
+  const bool sigmoid = t.config.loss.kind == "sigmoid";
+  if (sigmoid) out.all = multi_hot(batch.label_offset, batch.labels, classes);
+  if (!batch.mix_ratio.empty()) {
+    out.ratio = floats(batch.mix_ratio);
+    out.mix_first = first_labels(batch.mix_label_offset, batch.mix_labels).to(t.device);
+    const at::Tensor r = out.ratio.unsqueeze(1);
+    if (sigmoid)
+      out.all =
+          r * out.all + (1 - r) * multi_hot(batch.mix_label_offset, batch.mix_labels, classes);
+    out.ratio = out.ratio.to(t.device);
+  }
+  if (sigmoid) out.all = out.all.to(t.device);
   out.first = out.first.to(t.device);
   out.weights = out.weights.to(t.device);
   return out;
@@ -53,7 +74,7 @@ Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
 LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets& targets) {
   if (t.config.loss.kind == "sigmoid")
     return sigmoid_cross_entropy(logits, targets.all, targets.weights);
-  return softmax_cross_entropy(logits, {targets.first, {}, {}, targets.weights},
+  return softmax_cross_entropy(logits, {targets.first, targets.mix_first, targets.ratio, targets.weights},
                                t.config.loss.label_smoothing);
 }
 

@@ -13,8 +13,8 @@
 namespace nf::test {
 
 struct Truth {
-  double E = 1.6, A = 1052.7, B = 305.1, alpha = 0.30, beta = 0.30;
-  double noise = 0.0015;
+  double E = 1.6, A = 1050, B = 304, alpha = 0.30, beta = 0.30;
+  double noise = 0.00125;
   double loss(double size, double images) const {
     return E + A * std::pow(size, -alpha) + B * std::pow(images, -beta);
   }
@@ -35,7 +35,7 @@ inline analysis::RunSelection made_sweep(const Truth& truth, uint64_t seed) {
   for (const auto& [model, size] : made_models())
     for (const double epochs : {0.25, 0.5, 1.0, 2.0, 4.0, 8.0}) {
       const double f = std::log2(size / 5.6925e10), e = std::log2(epochs);
-      const double best = std::min(0.6, 0.8 - 0.08 * f - 0.35 * e - 0.05 * f * e);
+      const double best = std::min(std::log2(1.6), 0.8 - 0.08 * f - 0.35 * e - 0.05 * f * e);
       const int k0 = static_cast<int>(std::round(best - std::log2(1.6)));
       for (int k = k0 - 2; k <= k0 + 1; ++k) {
         const double off = std::log2(1.6) + k - best;
@@ -53,7 +53,7 @@ inline analysis::RunSelection made_sweep(const Truth& truth, uint64_t seed) {
         run.cost_usd = run.device_hours * 0.485;
         run.heldout_loss =
             truth.loss(size, run.images_seen) *
-            std::exp((off < 0 ? 0.0115 : 0.0186) * off * off + truth.noise * rng.normal());
+            std::exp((off < 0 ? 0.0118 : 0.0240) * off * off + truth.noise * rng.normal());
         selection.used.push_back(run);
       }
     }

@@ -35,7 +35,7 @@ void expect_same_pixels(const Image& whole, const PixelView& view, const Box& bo
 }
 
 struct Counts {
-  uint64_t pairs = 0, fast = 0, spliced = 0, transcoded = 0, images = 0;
+  uint64_t pairs = 0, fast = 0, spliced = 0, transcoded = 0, indexed = 0, images = 0;
 };
 
 // Whether the fast way was taken, so that no test passes by always decoding whole images.
@@ -65,6 +65,9 @@ TEST(JpegRegion, EveryPartHasTheBitsOfTheWhole) {
     ByteVector stored;
     const bool transcoded = transcode_jpeg(bytes, {}, stored);
     if (transcoded) {
+      JpegLayout layout;
+      ASSERT_TRUE(read_jpeg_layout(stored, layout)) << what;
+      all.indexed += !layout.segment_index.empty();
       ASSERT_EQ(decode_image(stored, again).reason, "") << what;
       ASSERT_EQ(again.rgb, whole.rgb) << what;
       ASSERT_EQ(again.width, whole.width) << what;
@@ -91,11 +94,14 @@ TEST(JpegRegion, EveryPartHasTheBitsOfTheWhole) {
   EXPECT_EQ(by_sampling.size(), static_cast<size_t>(test::sampling_kinds()));
   EXPECT_GT(all.fast, all.pairs / 2);
   EXPECT_GT(all.transcoded, all.images / 4);
-  std::printf("%llu pairs, %llu of them by region, %llu by splice; %llu images, %llu transcoded\n",
-              static_cast<unsigned long long>(all.pairs), static_cast<unsigned long long>(all.fast),
-              static_cast<unsigned long long>(all.spliced),
-              static_cast<unsigned long long>(all.images),
-              static_cast<unsigned long long>(all.transcoded));
+  EXPECT_GT(all.indexed, all.images / 8);
+  std::printf(
+      "%llu pairs, %llu of them by region, %llu by splice; %llu images, %llu transcoded, %llu with "
+      "an index\n",
+      static_cast<unsigned long long>(all.pairs), static_cast<unsigned long long>(all.fast),
+      static_cast<unsigned long long>(all.spliced), static_cast<unsigned long long>(all.images),
+      static_cast<unsigned long long>(all.transcoded),
+      static_cast<unsigned long long>(all.indexed));
 }
 
 }  // namespace

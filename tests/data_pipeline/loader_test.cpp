@@ -243,6 +243,40 @@ TEST_F(LoaderTest, WindowedOrderAndRepeatGoThroughTheLoader) {
   for (const auto& [sample, times] : count) EXPECT_EQ(times, 2) << sample;
 }
 
+TEST_F(LoaderTest, WindowsRepeatsWorldsAndRestartsTogether) {
+  const Sampler sampler({.samples = kSamples,
+                         .seed = kSeed,
+                         .shuffle = Shuffle::kWindowed,
+                         .repeat = 4,
+                         .shard_samples = kShard,
+                         .window_shards = 2});
+  const auto plan = [](uint64_t rank, uint64_t world) {
+    return TrainPlan{.batch_size = 16,
+                     .micro_batches = 4,
+                     .end_position = 6 * kSamples,  // in the middle of the second epoch
+                     .rank = rank,
+                     .world = world};
+  };
+  std::map<uint64_t, std::string> expected;
+  Loader alone(set_, sampler, plan(0, 1).plan(), small(), kSeed, {.workers = 0});
+  while (const auto batch = alone.next()) expected[batch->range.begin] = digest(*batch);
+  for (const uint64_t world : {1, 3, 4}) {
+    for (uint64_t step = 0; step < plan(0, 1).steps(); step += 3) {
+      for (uint64_t rank = 0; rank < world; ++rank) {
+        const TrainPlan part = plan(rank, world);
+        Loader loader(set_, sampler, part.plan(), small(), kSeed, {.workers = 2});
+        loader.seek(step * part.per_step());
+        for (uint64_t k = 0; k < part.per_step(); ++k) {
+          const auto batch = loader.next();
+          ASSERT_TRUE(batch.has_value());
+          if (batch->count == 0) continue;
+          EXPECT_EQ(digest(*batch), expected.at(batch->range.begin));
+        }
+      }
+    }
+  }
+}
+
 TEST_F(LoaderTest, EvaluationChunksCoverTheSplit) {
   const Sampler in_order({.samples = kSamples, .shuffle = Shuffle::kNone});
   AugmentOptions centre = small();

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <thread>
 #include <vector>
@@ -75,6 +76,69 @@ TEST(Sampler, WindowedOrderIsExactForAwkwardSizes) {
                   .shard_samples = shard,
                   .window_shards = window},
                  1);
+  }
+}
+
+TEST(Sampler, WindowedOrderIsExactForEverySmallShape) {
+  for (uint64_t n = 1; n <= 40; ++n)
+    for (uint64_t shard = 1; shard <= 12; ++shard)
+      for (uint64_t window = 1; window <= 6; ++window)
+        expect_exact({.samples = n,
+                      .seed = n,
+                      .shuffle = Shuffle::kWindowed,
+                      .repeat = 1 + n % 3,
+                      .shard_samples = shard,
+                      .window_shards = window},
+                     1);
+}
+
+// Where no table of all positions is possible: the inverse, and ranges across the seams of groups.
+TEST(Sampler, WindowedOrderOfHugeDataSetsIsInvertible) {
+  for (const uint64_t n : {4000000007ull, 1000000000039ull, (1ull << 40) + 1}) {
+    for (const uint64_t shard : {8192ull, 1000ull, 8191ull}) {
+      for (const uint64_t window : {1ull, 16ull, 5000ull}) {
+        const EpochOrder order({.samples = n,
+                                .seed = 3,
+                                .shuffle = Shuffle::kWindowed,
+                                .shard_samples = shard,
+                                .window_shards = window},
+                               7);
+        PositionRng rng(1, Stream::kTest, n + shard + window);
+        for (int draw = 0; draw < 100; ++draw) {
+          const uint64_t at = draw < 2 ? (draw == 0 ? 0 : n - 1) : rng.below(n);
+          ASSERT_EQ(order.rank_of(order.at(at)), at);
+          ASSERT_EQ(order.at(order.rank_of(at)), at);
+        }
+        for (int draw = 0; draw < 4; ++draw) {
+          const uint64_t seam = (1 + rng.below(n / shard / window - 1)) * shard * window;
+          std::vector<uint64_t> ids(300);
+          order.fill(seam - 150, ids);
+          for (size_t k = 0; k < ids.size(); ++k) ASSERT_EQ(ids[k], order.at(seam - 150 + k));
+        }
+      }
+    }
+  }
+}
+
+// Fine-tuning's batches: b / m distinct samples, each m times, through all epochs.
+TEST(Sampler, RepeatedBatchesHoldEachOfTheirSamplesRepeatTimes) {
+  for (const Shuffle shuffle : {Shuffle::kGlobal, Shuffle::kWindowed}) {
+    const Sampler sampler({.samples = 101,
+                           .seed = 2,
+                           .shuffle = shuffle,
+                           .repeat = 4,
+                           .shard_samples = 10,
+                           .window_shards = 3});
+    std::vector<uint64_t> batch(32);
+    for (uint64_t step = 0; step < 60; ++step) {
+      sampler.fill(step * 32, batch);
+      std::map<uint64_t, int> count;
+      for (const uint64_t sample : batch) ++count[sample];
+      // Two epochs may meet inside a batch, and a sample may then stand in both.
+      const bool seam = step * 32 / 404 != (step * 32 + 31) / 404;
+      EXPECT_TRUE(seam ? count.size() >= 4 : count.size() == 8) << step;
+      for (const auto& [sample, times] : count) EXPECT_EQ(times % 4, 0);
+    }
   }
 }
 

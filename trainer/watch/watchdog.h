@@ -26,10 +26,11 @@ struct Suspect {
 };
 
 struct HangReport {
-  std::string what;            // one sentence that names rank, host, step and section
-  int witness = 0;             // the rank that reports
-  Suspect suspect;             // rank -1: not a rank (the launcher), or all wait for each other
-  std::vector<Suspect> ranks;  // everyone, as the witness knows them
+  std::string what;               // one sentence that names rank, host, step and section
+  int witness = 0;                // the rank that reports
+  bool stopped_launcher = false;  // the launcher is to be ended, or its caller waits for ever
+  Suspect suspect;                // rank -1: not a rank (the launcher), or all wait for each other
+  std::vector<Suspect> ranks;     // everyone, as the witness knows them
 };
 std::string to_json_text(const HangReport& report);
 
