@@ -21,7 +21,8 @@
 namespace nf::train {
 namespace {
 
-constexpr double kStartSeconds = 600;  // until all ranks have found each other
+constexpr double kStartSeconds = 600;   // until all ranks have found each other
+constexpr double kSentinelSeconds = 6;  // until the config says otherwise
 
 // MPI_Init has no time limit of its own: a rank that never starts would keep all others there.
 class StartGuard {
@@ -89,10 +90,12 @@ int run_ranks(const char* name, int argc, char** argv, const std::function<int(R
       Ranks ranks{alone, [](double) {}, activity};
       return guarded(name, ranks, body);
     }
+    Sentinel sentinel(kSentinelSeconds);
     StartGuard guard(kStartSeconds);
     MpiSession session(&argc, &argv, kStartSeconds);
     guard.done();
     Ranks ranks{session.communicator(), [&](double s) { session.set_timeout(s); }, activity};
+    ranks.sentinel = &sentinel;
     if (ranks.comm.size() > 1)
       ranks.watchdog =
           std::make_unique<Watchdog>(ranks.comm, activity, WatchOptions{.watch_launcher = true});

@@ -7,6 +7,7 @@
 
 #include "trainer/comm/communicator.h"
 #include "trainer/watch/activity.h"
+#include "trainer/watch/sentinel.h"
 #include "trainer/watch/watchdog.h"
 
 namespace nf::train {
@@ -16,6 +17,7 @@ struct Ranks {
   std::function<void(double)> set_timeout;  // comm.timeout_seconds, once the config is known
   Activity& activity;                       // what this rank does, for the watchdog
   std::unique_ptr<Watchdog> watchdog = {};  // null: one rank alone
+  Sentinel* sentinel = nullptr;             // null: not started by a launcher
 };
 
 // Runs body on every rank, started by mpirun, srun or alone. Errors that all ranks share are

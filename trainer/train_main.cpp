@@ -69,6 +69,8 @@ int run(train::Ranks& ranks, int argc, char** argv) {
   train::StopWatch watch(config.limit.wall_minutes, job_end ? std::atof(job_end) : 0);
   ranks.set_timeout(config.comm.timeout_seconds);
   if (config.comm.heartbeat_seconds <= 0) ranks.watchdog.reset();
+  // Others' watchdogs speak first: they know more.
+  if (ranks.sentinel) ranks.sentinel->set_patience(1.5 * config.comm.heartbeat_seconds);
   if (ranks.watchdog) {
     ranks.watchdog->set_limits(config.comm.heartbeat_seconds, config.comm.timeout_seconds);
     ranks.watchdog->set_report_path(options.output / "hang-report.json");

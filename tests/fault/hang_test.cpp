@@ -111,6 +111,16 @@ TEST_F(Hang, FrozenRankZeroIsNamedByTheOthers) {
   expect_continues(run);
 }
 
+TEST_F(Hang, AllRanksFrozen) {
+  const auto run = *scratch_ / "all";
+  const auto e = harm(run, 2, [](test::Process&, const std::vector<pid_t>& pids) {
+    for (const pid_t p : pids) kill(p, SIGSTOP);
+  });
+  EXPECT_NE(e.code, 0);
+  EXPECT_THAT(e.err, testing::HasSubstr("was stopped for"));
+  expect_continues(run);
+}
+
 TEST_F(Hang, AStoppedLauncherDoesNotKeepItsCaller) {
   const auto run = *scratch_ / "launcher";
   const auto e =

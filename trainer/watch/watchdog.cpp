@@ -9,11 +9,11 @@
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/jsonl.h"
+#include "trainer/watch/process_state.h"
 
 namespace nf::train {
 namespace {
@@ -60,15 +60,6 @@ Json to_json(const Suspect& s) {
           {"waiting_for", name(s.last.wait)},
           {"seconds_in_section", s.last.seconds},
           {"silent_seconds", s.silent_seconds}};
-}
-
-// State of a process as /proc tells it: 'T' is stopped; 0: it is gone.
-char process_state(int pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  std::string line;
-  if (!std::getline(file, line)) return 0;
-  const size_t after_name = line.rfind(')');
-  return after_name != std::string::npos && after_name + 2 < line.size() ? line[after_name + 2] : 0;
 }
 
 }  // namespace
