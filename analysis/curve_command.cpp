@@ -35,6 +35,12 @@ std::optional<Form> parse_form(const std::string& name) {
   return std::nullopt;  // auto
 }
 
+// Many points make each sample slow and the intervals narrow: fewer samples, at least 50.
+int bootstrap_samples(size_t points, int wanted) {
+  const double affordable = 2e7 / static_cast<double>(points);
+  return std::min(wanted, std::max(50, static_cast<int>(affordable)));
+}
+
 // Rows that --predict-where chooses are hidden from the fit; it replaces a --where on its column.
 CurveRows read_rows(const CurveOptions& o, std::vector<std::string>& warnings) {
   std::vector<Condition> where, hidden_where;
@@ -124,7 +130,12 @@ int run(const CurveOptions& o) {
   std::optional<AutoFit> combined;
   if (!form) combined = fit_auto(data);
   const CurveFit fit = form ? fit_curve(data, *form, o.delta) : combined->overall;
-  const CurveBootstrap bootstrap = bootstrap_curve(data, fit, o.bootstrap);
+  BootstrapOptions options = o.bootstrap;
+  options.samples = bootstrap_samples(data.size(), o.bootstrap.samples);
+  if (options.samples < o.bootstrap.samples)
+    warnings.push_back(fmt::format("{} points: {} bootstrap samples instead of {}", data.size(),
+                                   options.samples, o.bootstrap.samples));
+  const CurveBootstrap bootstrap = bootstrap_curve(data, fit, options);
   Json out = {{"form", o.form}, {"points", data.size()}};
   const Json fitted = to_json(fit, bootstrap);
   for (const char* key : {"objective", "parameters", "ci95"}) out[key] = fitted[key];

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "core/check.h"
 
@@ -152,6 +153,36 @@ Minimum polish(const RobustProblem& problem, Minimum best) {
   return best;
 }
 
+constexpr size_t kManyPoints = 5000;
+
+// About kManyPoints of the points, always the same ones and without a stride that could fall in
+// step with the table.
+class SampledModel final : public LogModel {
+ public:
+  explicit SampledModel(const RobustProblem& all) : model_(*all.model) {
+    const double share =
+        static_cast<double>(kManyPoints) / static_cast<double>(all.log_target.size());
+    const auto limit = static_cast<uint64_t>(share * 4294967296.0);
+    for (size_t i = 0; i < all.log_target.size(); ++i) {
+      if (((i * 2654435761u) & 0xffffffffu) >= limit) continue;
+      index_.push_back(i);
+      target_.push_back(all.log_target[i]);
+      if (!all.weight.empty()) weight_.push_back(all.weight[i]);
+    }
+  }
+  int parameters() const override { return model_.parameters(); }
+  size_t points() const override { return index_.size(); }
+  double log_value(const double* p, size_t i, double* gradient) const override {
+    return model_.log_value(p, index_[i], gradient);
+  }
+  RobustProblem problem(double delta) const { return {this, target_, weight_, delta}; }
+
+ private:
+  const LogModel& model_;
+  std::vector<size_t> index_;
+  std::vector<double> target_, weight_;
+};
+
 }  // namespace
 
 double huber(double r, double delta) {
@@ -173,6 +204,11 @@ std::vector<double> objective_gradient(const RobustProblem& problem,
 
 Minimum fit_from_starts(const RobustProblem& problem, std::span<const std::vector<double>> starts) {
   NF_CHECK(!starts.empty() && problem.model->parameters() <= 16);
+  if (problem.log_target.size() > 2 * kManyPoints) {
+    const SampledModel sample(problem);
+    return bfgs(problem, fit_from_starts(sample.problem(problem.delta), starts).parameters,
+                Effort::kWarm);
+  }
   constexpr size_t kPolished = 3;
   std::vector<Minimum> ends;
   for (const auto& start : starts) {

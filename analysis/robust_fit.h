@@ -44,7 +44,8 @@ std::vector<double> objective_gradient(const RobustProblem& problem,
                                        std::span<const double> parameters);
 
 // BFGS from every start, the best few end points polished (BFGS and Levenberg-Marquardt in turn
-// until neither improves).
+// until neither improves). Of more than 5,000 points the starts see a fixed sample, all points only
+// the last descent.
 Minimum fit_from_starts(const RobustProblem& problem, std::span<const std::vector<double>> starts);
 // One descent from a good start: what a bootstrap sample needs.
 Minimum fit_warm(const RobustProblem& problem, std::span<const double> start);

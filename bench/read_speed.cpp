@@ -2,7 +2,8 @@
 // the same bytes, and H5Dread, interleaved in one run; one thread and two; one shard file, and
 // random reads over more shards than may be open. Warm page cache; --cold measures read-ahead.
 //   read_speed [--folder /tmp/read_speed] [--bytes 110000] [--shards 2000] [--rounds 7]
-// One JSON line: microseconds per sample, medians (least to most) of rounds.
+// One JSON line: microseconds of thread CPU time per sample, medians (least to most) of rounds, and
+// wall time.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <hdf5.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -31,28 +33,51 @@ namespace {
 using namespace nf;
 using Clock = std::chrono::steady_clock;
 
-// Wall seconds of `threads` threads that each run body(thread).
-double wall(int threads, const std::function<void(int)>& body) {
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Microseconds a read: CPU time of a thread, and wall time.
+struct Cost {
+  double cpu, wall;
+};
+
+// `threads` threads each run body(thread), which makes `reads` reads.
+Cost run_threads(int threads, uint64_t reads, const std::function<void(int)>& body) {
+  std::vector<double> cpu(static_cast<size_t>(threads));
+  const auto timed = [&](int t) {
+    const double begin = thread_seconds();
+    body(t);
+    cpu[static_cast<size_t>(t)] = thread_seconds() - begin;
+  };
   const auto begin = Clock::now();
   {
     std::vector<std::jthread> running;
-    for (int t = 1; t < threads; ++t) running.emplace_back([&, t] { body(t); });
-    body(0);
+    for (int t = 1; t < threads; ++t) running.emplace_back([&, t] { timed(t); });
+    timed(0);
   }
-  return std::chrono::duration<double>(Clock::now() - begin).count();
+  const double wall = std::chrono::duration<double>(Clock::now() - begin).count();
+  double sum = 0;
+  for (const double c : cpu) sum += c;
+  const double scale = 1e6 / static_cast<double>(reads);
+  return {scale * sum / threads, scale * wall};
 }
 
 struct Series {
-  std::vector<double> micros;
-  double median() const {
-    auto sorted = micros;
-    std::sort(sorted.begin(), sorted.end());
-    return sorted[sorted.size() / 2];
+  std::vector<double> cpu, wall;
+  static double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
   }
   Json to_json() const {
-    const auto [low, high] = std::minmax_element(micros.begin(), micros.end());
+    const auto [low, high] = std::minmax_element(cpu.begin(), cpu.end());
     const auto round = [](double v) { return std::round(v * 100) / 100; };
-    return {{"us", round(median())}, {"min", round(*low)}, {"max", round(*high)}};
+    return {{"cpu_us", round(median(cpu))},
+            {"min", round(*low)},
+            {"max", round(*high)},
+            {"wall_us", round(median(wall))}};
   }
 };
 
@@ -60,10 +85,10 @@ uint64_t sample_at(uint64_t seed, uint64_t k, uint64_t samples) {
   return PositionRng(seed, Stream::kTest, k).below(samples);
 }
 
-// Reads `reads` random samples on each of `threads` threads; microseconds per sample and thread.
-double library(const data::ShardDataset& set, bool check, int threads, uint64_t reads,
-               uint64_t seed) {
-  const double seconds = wall(threads, [&](int t) {
+// Reads `reads` random samples on each of `threads` threads.
+Cost library(const data::ShardDataset& set, bool check, int threads, uint64_t reads,
+             uint64_t seed) {
+  const Cost cost = run_threads(threads, reads, [&](int t) {
     data::SampleData sample;
     for (uint64_t k = 0; k < reads; ++k) {
       const uint64_t i = sample_at(seed + static_cast<uint64_t>(t), k, set.size());
@@ -71,14 +96,14 @@ double library(const data::ShardDataset& set, bool check, int threads, uint64_t 
       if (!fault.ok()) throw Error(ExitCode::kData, "read_speed", fault.reason);
     }
   });
-  return 1e6 * seconds / static_cast<double>(reads);
+  return cost;
 }
 
-double bare_pread(const std::filesystem::path& file, uint64_t at, uint64_t bytes, uint64_t samples,
-                  int threads, uint64_t reads, uint64_t seed) {
+Cost bare_pread(const std::filesystem::path& file, uint64_t at, uint64_t bytes, uint64_t samples,
+                int threads, uint64_t reads, uint64_t seed) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw_io_error(file, "cannot open", errno);
-  const double seconds = wall(threads, [&](int t) {
+  const Cost cost = run_threads(threads, reads, [&](int t) {
     std::vector<uint8_t> to(bytes);
     for (uint64_t k = 0; k < reads; ++k) {
       const uint64_t i = sample_at(seed + static_cast<uint64_t>(t), k, samples);
@@ -88,19 +113,19 @@ double bare_pread(const std::filesystem::path& file, uint64_t at, uint64_t bytes
     }
   });
   ::close(fd);
-  return 1e6 * seconds / static_cast<double>(reads);
+  return cost;
 }
 
 // The library's way: one lock, because distributions build it without thread safety.
-double h5dread(const std::filesystem::path& file, uint64_t bytes, uint64_t samples, int threads,
-               uint64_t reads, uint64_t seed) {
+Cost h5dread(const std::filesystem::path& file, uint64_t bytes, uint64_t samples, int threads,
+             uint64_t reads, uint64_t seed) {
   const std::lock_guard outer(data::hdf5_mutex());
   const hid_t h5 = H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const hid_t data = H5Dopen2(h5, "/data", H5P_DEFAULT), space = H5Dget_space(data);
   const hsize_t extent = bytes;
   const hid_t memory = H5Screate_simple(1, &extent, nullptr);
   std::mutex lock;
-  const double seconds = wall(threads, [&](int t) {
+  const Cost cost = run_threads(threads, reads, [&](int t) {
     std::vector<uint8_t> to(bytes);
     for (uint64_t k = 0; k < reads; ++k) {
       const hsize_t start = sample_at(seed + static_cast<uint64_t>(t), k, samples) * bytes;
@@ -111,7 +136,7 @@ double h5dread(const std::filesystem::path& file, uint64_t bytes, uint64_t sampl
     }
   });
   H5Sclose(memory), H5Sclose(space), H5Dclose(data), H5Fclose(h5);
-  return 1e6 * seconds / static_cast<double>(reads);
+  return cost;
 }
 
 void drop_from_cache(const std::filesystem::path& folder) {
@@ -123,18 +148,17 @@ void drop_from_cache(const std::filesystem::path& folder) {
 }
 
 // Cold reads, each hinted `depth` samples ahead; 0: not hinted.
-double cold(const std::filesystem::path& folder, uint64_t depth, uint64_t reads, uint64_t seed) {
+Cost cold(const std::filesystem::path& folder, uint64_t depth, uint64_t reads, uint64_t seed) {
   drop_from_cache(folder);
   const data::ShardDataset set(folder, "train");
-  data::SampleData sample;
-  const auto begin = Clock::now();
-  for (uint64_t k = 0; k < reads; ++k) {
-    if (depth > 0) set.will_need(sample_at(seed, k + depth, set.size()));
-    if (!set.read(sample_at(seed, k, set.size()), sample).ok())
-      throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
-  }
-  return 1e6 * std::chrono::duration<double>(Clock::now() - begin).count() /
-         static_cast<double>(reads);
+  return run_threads(1, reads, [&](int) {
+    data::SampleData sample;
+    for (uint64_t k = 0; k < reads; ++k) {
+      if (depth > 0) set.will_need(sample_at(seed, k + depth, set.size()));
+      if (!set.read(sample_at(seed, k, set.size()), sample).ok())
+        throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
+    }
+  });
 }
 
 struct Options {
@@ -162,8 +186,10 @@ Json measure(const Options& o) {
   std::map<std::string, Series> series;
   for (int r = -1; r < o.rounds; ++r) {  // the first round warms the caches
     const auto seed = static_cast<uint64_t>(10 + 10 * r + 10);
-    const auto take = [&](const std::string& name, double micros) {
-      if (r >= 0) series[name].micros.push_back(micros);
+    const auto take = [&](const std::string& name, const Cost& cost) {
+      if (r < 0) return;
+      series[name].cpu.push_back(cost.cpu);
+      series[name].wall.push_back(cost.wall);
     };
     for (const int t : {1, 2}) {
       const std::string suffix = fmt::format("_{}t", t);
@@ -180,12 +206,14 @@ Json measure(const Options& o) {
   }
   Json out = {{"program", "read_speed"}, {"bytes", o.bytes}, {"reads", o.reads}};
   for (const auto& [name, values] : series) out[name] = values.to_json();
-  const auto ratio = [&](const char* a, const char* b) {
-    return std::round(100 * series.at(a).median() / series.at(b).median()) / 100;
+  const auto ratio = [](const std::vector<double>& a, const std::vector<double>& b) {
+    return std::round(100 * Series::median(a) / Series::median(b)) / 100;
   };
-  out["read_over_pread"] = ratio("read_1t", "pread_1t");
-  out["two_threads_speedup"] = 2 * ratio("read_1t", "read_2t");
-  out["two_threads_speedup_h5dread"] = 2 * ratio("h5dread_1t", "h5dread_2t");
+  out["read_over_pread"] = ratio(series["read_1t"].cpu, series["pread_1t"].cpu);
+  // 2 when two threads on two free cores make twice the reads of one.
+  out["two_threads_speedup"] = 2 * ratio(series["read_1t"].wall, series["read_2t"].wall);
+  out["two_threads_speedup_h5dread"] =
+      2 * ratio(series["h5dread_1t"].wall, series["h5dread_2t"].wall);
   out["open_files"] = std::distance(std::filesystem::directory_iterator("/proc/self/fd"),
                                     std::filesystem::directory_iterator());
   return out;

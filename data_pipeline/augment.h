@@ -63,8 +63,8 @@ CropDraw draw_crop(const AugmentOptions& options, int64_t width, int64_t height,
 struct LoadScratch {
   RegionDecoder decoder;
   Resizer resizer;
-  std::vector<uint8_t> square;
-  std::vector<int64_t> columns;
+  std::vector<uint8_t> square = {};
+  std::vector<int64_t> columns = {};
 };
 
 // Decodes, crops, flips and resizes one image into `out` ([image_size, image_size, 3] RGB uint8,

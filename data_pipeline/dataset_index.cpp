@@ -151,6 +151,8 @@ DatasetIndex parse_index(const fs::path& file, std::string_view text) {
     } else if (key == "splits") {
       if (!format.empty() && version != 0) check_version(file, format, version);
       head.object([&](std::string_view name) {
+        if (index.find(std::string(name)) != nullptr)
+          throw std::runtime_error("split " + std::string(name) + " stands twice");
         index.splits.push_back(parse_split(std::string(name), head));
       });
     } else {

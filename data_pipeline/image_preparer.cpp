@@ -70,7 +70,7 @@ SampleFault ImagePreparer::check_and_transcode(std::vector<uint8_t>& bytes, int&
   }
   auto transcoder = take_transcoder();
   const bool plain =
-      options_.transcode ? transcoder->read_plain(bytes) : is_sound_plain_jpeg(bytes);
+      options_.transcode ? transcoder->read_plain(bytes) : transcoder->check_plain(bytes);
   if (!plain) {
     if (auto fault = check_image(bytes, width, height, options_.limits); !fault.ok()) return fault;
   }

@@ -129,8 +129,8 @@ JpegTokens::Tables JpegTokens::make_tables(int64_t interval) const {
   return tables;
 }
 
-int64_t JpegTokens::estimate(int64_t interval) const {
-  const Tables tables = make_tables(interval);
+// Bytes of the file, about.
+int64_t JpegTokens::estimate(int64_t interval, const Tables& tables) const {
   const int64_t segments = interval > 0 ? (frame.mcus() + interval - 1) / interval : 1;
   int64_t bytes = 200;  // markers
   for (size_t t = 0; t < 2; ++t)
@@ -196,8 +196,9 @@ NF_BMI2 bool JpegTokens::write_data_bmi2(int64_t interval, const Tables& tables,
   return write_segments<void>(interval, tables, index, to);
 }
 
-bool JpegTokens::write(int64_t interval, std::vector<uint8_t>& out) const {
+bool JpegTokens::write(int64_t interval, int64_t limit, std::vector<uint8_t>& out) const {
   const Tables tables = make_tables(interval);
+  if (interval > 0 && estimate(interval, tables) > limit) return false;
   const int64_t segment_mcus = interval > 0 ? interval : frame.mcus();
   const auto segments = static_cast<size_t>((frame.mcus() + segment_mcus - 1) / segment_mcus);
   std::vector<uint8_t> index(interval > 0 ? 2 * segments : 0);
@@ -225,7 +226,7 @@ bool JpegTokens::write(int64_t interval, std::vector<uint8_t>& out) const {
   const size_t scan_header = 8 + 2 * static_cast<size_t>(frame.components);
   std::copy(index.begin(), index.end(),
             out.begin() + static_cast<std::ptrdiff_t>(begin - scan_header - index.size()));
-  return true;
+  return static_cast<int64_t>(out.size()) <= limit;
 }
 
 }  // namespace nf::data

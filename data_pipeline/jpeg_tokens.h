@@ -67,10 +67,9 @@ class JpegTokens {
     used_ = used;
   }
 
-  // Bytes of the file with this restart interval (0: none), about.
-  int64_t estimate(int64_t interval) const;
-  // The file. False when a segment does not fit into the index.
-  bool write(int64_t interval, std::vector<uint8_t>& out) const;
+  // The file with this restart interval (0: none). False when it has more than `limit` bytes, or a
+  // segment that does not fit into the index.
+  bool write(int64_t interval, int64_t limit, std::vector<uint8_t>& out) const;
 
  private:
   static constexpr size_t kMaxMcuTokens = 10 * 66;
@@ -83,6 +82,7 @@ class JpegTokens {
   struct Tables;
 
   Tables make_tables(int64_t interval) const;
+  int64_t estimate(int64_t interval, const Tables& tables) const;
   std::array<SymbolCounts, 2> dc_counts(int64_t interval) const;
   bool write_data(int64_t interval, const Tables& tables, std::vector<uint8_t>& index,
                   uint8_t*& to) const;

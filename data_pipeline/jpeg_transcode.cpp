@@ -100,6 +100,12 @@ bool JpegTranscoder::read_plain(std::span<const uint8_t> bytes) {
   return d.usable = true;
 }
 
+bool JpegTranscoder::check_plain(std::span<const uint8_t> bytes) {
+  Impl& d = *impl_;
+  d.usable = false;
+  return read_jpeg_layout(bytes, d.layout) && d.scan.open(bytes, d.layout) && d.scan.is_sound();
+}
+
 bool JpegTranscoder::read_any(std::span<const uint8_t> bytes) {
   Impl& d = *impl_;
   d.usable = false;
@@ -242,10 +248,9 @@ bool JpegTranscoder::write(size_t original, const TranscodeOptions& options,
   const int64_t mcus = d.tokens.frame.mcus();
   for (const int64_t interval : options.intervals) {
     if (interval >= mcus || (mcus + interval - 1) / interval > kMaxIndexedSegments) continue;
-    if (d.tokens.estimate(interval) > limit) continue;
-    if (d.tokens.write(interval, out) && static_cast<int64_t>(out.size()) <= limit) return true;
+    if (d.tokens.write(interval, limit, out)) return true;
   }
-  return d.tokens.write(0, out) && out.size() <= original;
+  return d.tokens.write(0, before, out);
 }
 
 bool transcode_jpeg(std::span<const uint8_t> bytes, const TranscodeOptions& options,

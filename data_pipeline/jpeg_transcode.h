@@ -32,6 +32,8 @@ class JpegTranscoder {
   // True: `bytes` is a plain JPEG (jpeg_layout.h) whose entropy-coded data are sound to the last
   // bit, so libjpeg-turbo decodes it without a warning provided that it accepts the headers.
   bool read_plain(std::span<const uint8_t> bytes);
+  // The same verdict without keeping anything to write.
+  bool check_plain(std::span<const uint8_t> bytes);
   // Reads any other JPEG through libjpeg-turbo. False: cannot be transcoded.
   bool read_any(std::span<const uint8_t> bytes);
   // Writes what was read last, from a file of `original` bytes. False: it would grow too much.

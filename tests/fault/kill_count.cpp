@@ -17,212 +17,21 @@
 #include <thread>
 
 #include "bench/synthetic_set.h"
-#include "core/atomic_file.h"
 #include "core/command_line.h"
-#include "core/hash.h"
 #include "core/program.h"
 #include "core/rng.h"
 #include "data_pipeline/audit_run.h"
-#include "data_pipeline/loader.h"
+#include "tests/fault/kill_count_job.h"
 #include "tests/support/paths.h"
 
 namespace {
 
 using namespace nf;
 using namespace nf::data;
+using test::JobOptions;
+using test::State;
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-struct Options {
-  uint64_t kills = 1000, seed = 1, samples = 10'007, batch = 96, epochs = 3;
-};
-constexpr uint64_t kMicroBatches = 8, kCheckpointSteps = 2;
-
-// What a checkpoint holds: one file, replaced atomically. `counts` stands for the weights.
-struct State {
-  uint64_t step = 0;
-  std::vector<uint8_t> counts;
-};
-
-void save_state(const fs::path& run, const State& state) {
-  std::string bytes(reinterpret_cast<const char*>(&state.step), sizeof state.step);
-  bytes.append(state.counts.begin(), state.counts.end());
-  bytes += to_hex(xxh3_64(as_bytes(bytes)));
-  write_file_atomic(run / "state.bin", bytes);
-}
-
-State load_state(const fs::path& run, uint64_t samples) {
-  State state;
-  state.counts.assign(samples, 0);
-  if (!fs::exists(run / "state.bin")) return state;
-  const std::string bytes = read_file(run / "state.bin");
-  if (bytes.size() != 8 + samples + 16 ||
-      to_hex(xxh3_64(as_bytes(bytes).first(8 + samples))) != bytes.substr(8 + samples))
-    throw Error(ExitCode::kWeights, "state.bin", "a checkpoint is torn");
-  std::copy_n(bytes.data(), 8, reinterpret_cast<char*>(&state.step));
-  std::copy_n(bytes.begin() + 8, samples, state.counts.begin());
-  return state;
-}
-
-void put(int fd, const void* data, size_t size) {
-  if (::send(fd, data, size, MSG_NOSIGNAL) != static_cast<ssize_t>(size)) ::_exit(5);
-}
-void get(int fd, void* data, size_t size) {
-  if (size == 0) return;  // recv() would wait for a byte
-  if (::recv(fd, data, size, MSG_WAITALL) != static_cast<ssize_t>(size)) ::_exit(5);
-}
-
-// One rank of one life of a job. Rank 0 keeps the state, as in the trainer.
-class Rank {
- public:
-  Rank(const Options& o, const fs::path& data_set, const fs::path& run_dir, uint64_t number,
-       uint64_t world, std::vector<int> sockets, PositionRng draws)
-      : options_(o),
-        run_(run_dir),
-        peers_(std::move(sockets)),
-        set_(data_set, "train"),
-        sampler_({.samples = o.samples, .seed = 7}),
-        plan_{o.batch, kMicroBatches, o.samples * o.epochs, number, world},
-        loader_options_{.workers = static_cast<int>(draws.below(5)),
-                        .prefetch = 1 + static_cast<int>(draws.below(8))},
-        trace_(run_dir, number) {}
-
-  void work() {
-    const bool root = plan_.rank == 0;
-    if (root) open_run();
-    if (root) {
-      for (const int peer : peers_) put(peer, &state_.step, 8);
-    } else {
-      get(peers_[0], &state_.step, 8);
-    }
-    AugmentOptions augment;
-    augment.image_size = 16;
-    Loader loader(set_, sampler_, plan_.plan(), augment, 7, loader_options_);
-    loader.seek(state_.step * plan_.per_step());
-    while (state_.step < plan_.steps()) step(loader);
-  }
-
- private:
-  void open_run() {
-    for (const auto& entry : fs::directory_iterator(run_))
-      if (entry.path().filename().string().find(".tmp.") != std::string::npos)
-        fs::remove(entry.path());
-    RunOrder order;
-    order.sampler = sampler_.options();
-    order.batch_size = options_.batch;
-    order.micro_batches = kMicroBatches;
-    order.end_position = plan_.end_position;
-    write_run_order(run_, order);
-    state_ = load_state(run_, options_.samples);
-    ledger_ = std::make_unique<JsonlWriter>(run_ / "ledger.jsonl", [&](const Json& line) {
-      return line.at("step").get<uint64_t>() <= state_.step;
-    });
-  }
-
-  void step(Loader& loader) {
-    std::vector<uint64_t> used;
-    uint64_t digest = 0;
-    for (uint64_t m = plan_.first(); m < plan_.last(); ++m) {
-      const auto batch = loader.next();
-      if (!batch || !batch->bad.empty()) ::_exit(1);
-      trace_.append(state_.step + 1, batch->range.begin, options_.samples, batch->samples);
-      digest += batch_digest(batch->range.begin, batch->samples);
-      used.insert(used.end(), batch->samples.begin(), batch->samples.end());
-    }
-    char go = 0;
-    if (plan_.rank == 0) {
-      commit(used, digest);
-      for (const int peer : peers_) put(peer, &go, 1);
-    } else {
-      const uint64_t head[2] = {used.size(), digest};
-      put(peers_[0], head, sizeof head);
-      put(peers_[0], used.data(), 8 * used.size());
-      get(peers_[0], &go, 1);
-      ++state_.step;
-    }
-  }
-
-  // Root: everybody's samples go into the counters; then the ledger, then every other step a
-  // checkpoint.
-  void commit(std::vector<uint64_t> used, uint64_t digest) {
-    for (const int peer : peers_) {
-      uint64_t head[2];
-      get(peer, head, sizeof head);
-      const size_t before = used.size();
-      used.resize(before + head[0]);
-      get(peer, used.data() + before, 8 * head[0]);
-      digest += head[1];
-    }
-    const uint64_t begin = state_.step * options_.batch;
-    for (const uint64_t sample : used) ++state_.counts.at(sample);
-    ++state_.step;
-    ledger_->append(to_json(LedgerLine{state_.step, begin, begin + used.size(), digest}));
-    if (state_.step % kCheckpointSteps != 0 && state_.step != plan_.steps()) return;
-    ledger_->sync();
-    save_state(run_, state_);
-  }
-
-  const Options& options_;
-  const fs::path run_;
-  const std::vector<int> peers_;  // of the root: all others; of another: the root
-  const ShardDataset set_;
-  const Sampler sampler_;
-  const TrainPlan plan_;
-  const LoaderOptions loader_options_;
-  TraceWriter trace_;
-  std::unique_ptr<JsonlWriter> ledger_;
-  State state_;
-};
-
-// Ends this process with the exit code of `body`, like a program's main.
-[[noreturn]] void run_as_process(const std::function<void()>& body) {
-  ::_exit(run_program("kill_count", [&] {
-    body();
-    return 0;
-  }));
-}
-
-// The launcher: starts the ranks, and when one dies takes the others down, as mpirun does.
-[[noreturn]] void launch(const Options& o, const fs::path& set, const fs::path& run, uint64_t world,
-                         const PositionRng& draws) {
-  ::setpgid(0, 0);
-  std::vector<std::pair<int, int>> pairs(world, {-1, -1});
-  for (uint64_t r = 1; r < world; ++r) {
-    int both[2];
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) != 0) ::_exit(1);
-    pairs[r] = {both[0], both[1]};
-  }
-  std::vector<pid_t> ranks;
-  const pid_t self = ::getpid();
-  for (uint64_t r = 0; r < world; ++r) {
-    const pid_t pid = ::fork();
-    if (pid < 0) ::_exit(1);
-    if (pid == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (::getppid() != self) ::_exit(5);  // the launcher died first
-      std::vector<int> mine;
-      for (uint64_t k = 1; k < world; ++k) {
-        const auto [root_end, own_end] = pairs[k];
-        if (r == 0) mine.push_back(root_end);
-        if (r == k) mine.push_back(own_end);
-        if (r != 0) ::close(root_end);
-        if (r != k) ::close(own_end);
-      }
-      run_as_process([&] { Rank(o, set, run, r, world, mine, draws).work(); });
-    }
-    ranks.push_back(pid);
-  }
-  for (const auto& [a, b] : pairs) ::close(a), ::close(b);
-  int code = 0;
-  for (size_t left = ranks.size(); left > 0; --left) {
-    int status = 0;
-    ::wait(&status);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
-    if (code == 0) code = WIFEXITED(status) ? WEXITSTATUS(status) : 5;
-    for (const pid_t rank : ranks) ::kill(rank, SIGKILL);
-  }
-  ::_exit(code);
-}
 
 std::vector<pid_t> children_of(pid_t pid) {
   std::ifstream in(fmt::format("/proc/{0}/task/{0}/children", pid));
@@ -250,7 +59,7 @@ bool holds_only(pid_t pid, const fs::path& folder) {
 
 class Driver {
  public:
-  explicit Driver(const Options& o) : options_(o), rng_(o.seed, Stream::kTest, 1) {}
+  explicit Driver(const JobOptions& o) : options_(o), rng_(o.seed, Stream::kTest, 1) {}
 
   Json run() {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // ranks of a killed launcher become ours, to be waited for
@@ -277,7 +86,7 @@ class Driver {
   void make_set() {  // by a child: this process never touches the HDF5 library
     const pid_t pid = ::fork();
     if (pid == 0) {
-      run_as_process([&] {
+      test::run_as_process([&] {
         bench::write_synthetic_set({dir_ / "set",
                                     options_.samples,
                                     1000,
@@ -307,7 +116,7 @@ class Driver {
     const uint64_t world = 1 + rng_.below(8);
     const PositionRng draws(options_.seed, Stream::kTest, 1000 + lives_);
     const pid_t launcher = ::fork();
-    if (launcher == 0) launch(options_, dir_ / "set", run, world, draws);
+    if (launcher == 0) test::launch(options_, dir_ / "set", run, world, draws);
     // Mostly while it works, sometimes while it starts.
     const double wait = rng_.uniform() < 0.15 ? rng_.uniform(0, 0.01) : rng_.uniform(0, 0.25);
     const auto begin = Clock::now();
@@ -379,7 +188,7 @@ class Driver {
   }
 
   void verify(const fs::path& run) {
-    const State state = load_state(run, options_.samples);
+    const State state = test::load_state(run, options_.samples);
     for (uint64_t i = 0; i < options_.samples; ++i)
       check(state.counts[i] == options_.epochs,
             fmt::format("sample {} was used {} times in {} epochs", i, state.counts[i],
@@ -395,7 +204,7 @@ class Driver {
     if (!condition) throw Error(ExitCode::kOther, "kill_count", what);
   }
 
-  const Options options_;
+  const JobOptions options_;
   const test::TempDir dir_;
   PositionRng rng_;
   uint64_t ledger_bytes_ = 0;
@@ -408,7 +217,7 @@ class Driver {
 int main(int argc, char** argv) {
   return run_program("kill_count", [&] {
     CLI::App app("Kills a job at random moments and counts the samples.", "kill_count");
-    Options o;
+    JobOptions o;
     app.add_option("--kills", o.kills, "SIGKILLs")->capture_default_str();
     app.add_option("--seed", o.seed, "of moments and victims")->capture_default_str();
     app.add_option("--samples", o.samples, "N")->capture_default_str();
