@@ -66,6 +66,7 @@ CurveBootstrap bootstrap_curve(const CurveData& data, const CurveFit& fit,
     result.index.push_back(static_cast<int>(b));
   }
   result.convergence.converged = static_cast<int>(result.fits.size());
+  result.residuals.reserve(data.size());
   for (size_t i = 0; i < data.size(); ++i)
     result.residuals.push_back(data.log_y()[i] - fit.log_predict(data.x()[i]));
   return result;

@@ -146,6 +146,7 @@ Columns read_columns(const std::filesystem::path& file, const std::vector<std::s
   InputErrors errors(file.string());
   const std::vector<size_t> places = places_of(columns, header, errors);
   std::vector<std::string> condition_columns;
+  condition_columns.reserve(where.size());
   for (const auto& condition : where) condition_columns.push_back(condition.column);
   const std::vector<size_t> condition_places = places_of(condition_columns, header, errors);
   errors.throw_if_any("the columns are: " + fmt::format("{}", fmt::join(header, ", ")));

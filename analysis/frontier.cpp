@@ -14,6 +14,7 @@ Frontier find_frontier(const std::vector<Run>& used) {
         return !run.device.empty() && run.device == used[0].device && run.device_hours > 0;
       });
   std::vector<const Run*> order;
+  order.reserve(used.size());
   for (const Run& run : used) order.push_back(&run);
   std::sort(order.begin(), order.end(), [&](const Run* a, const Run* b) {
     return std::tuple(frontier.compute(*a), a->heldout_loss, a->run) <

@@ -104,6 +104,7 @@ std::vector<std::vector<double>> law_starts(const std::vector<LawPoint>& points)
   std::vector<std::vector<double>> starts;
   for (const double share : {0.3, 0.6, 0.9}) {
     std::vector<double> excess;
+    excess.reserve(points.size());
     for (const auto& p : points) excess.push_back(p.loss - share * lowest);
     const double half = std::log(median(excess) / 2);
     for (const double alpha : {0.1, 0.3, 0.5, 0.8})

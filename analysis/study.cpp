@@ -15,12 +15,14 @@ namespace {
 
 std::vector<LawPoint> law_points(const std::vector<Cell>& cells) {
   std::vector<LawPoint> points;
+  points.reserve(cells.size());
   for (const Cell& cell : cells) points.push_back({cell.size, cell.images, cell.loss()});
   return points;
 }
 
 std::vector<double> budgets(const std::vector<Cell>& cells) {
   std::vector<double> out;
+  out.reserve(cells.size());
   for (const Cell& cell : cells) out.push_back(cell.epochs);
   return out;
 }
@@ -64,6 +66,7 @@ std::optional<Holdout> predict_hidden(const Study& study, const std::string& nam
   const LawBootstrap bootstrap =
       bootstrap_law(points, law, study.options.bootstrap, study.options.delta);
   std::vector<double> residuals;
+  residuals.reserve(points.size());
   for (const auto& p : points)
     residuals.push_back(std::log(p.loss) - std::log(law.loss(p.size, p.images)));
   Holdout holdout;

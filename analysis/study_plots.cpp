@@ -30,6 +30,7 @@ std::vector<ModelCells> by_model(const Study& study) {
 
 std::vector<double> log_grid(double low, double high, int n) {
   std::vector<double> x;
+  x.reserve(static_cast<size_t>(n));
   for (int i = 0; i < n; ++i) x.push_back(low * std::pow(high / low, i / (n - 1.0)));
   return x;
 }
@@ -45,6 +46,7 @@ double compute_of(const Study& study, const Cell& cell) {
 
 std::vector<std::pair<double, std::string>> ticks_at(const std::set<double>& values) {
   std::vector<std::pair<double, std::string>> ticks;
+  ticks.reserve(values.size());
   for (const double v : values) ticks.emplace_back(v, fmt::format("{:.4g}", v));
   return ticks;
 }
