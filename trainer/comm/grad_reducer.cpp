@@ -73,7 +73,7 @@ struct GradReducer::Impl {
     // On a device the gradient is still being computed when its kernels have been queued: there the
     // exchange runs in finish().
     if (comm.size() > 1 && !options.ops)
-      worker = std::jthread([this](std::stop_token s) { work(s); });
+      worker = std::jthread([this](const std::stop_token& s) { work(s); });
   }
   ~Impl() {
     bool busy = false;
@@ -90,7 +90,7 @@ struct GradReducer::Impl {
   void fold(size_t leaf, size_t begin, size_t end);
   void exchange_bucket(size_t begin, size_t end);
   void exchange_all();
-  void work(std::stop_token stop);
+  void work(const std::stop_token& stop);
   void wait_for_worker();
 
   Communicator& comm;
@@ -138,7 +138,7 @@ void GradReducer::Impl::exchange_all() {
   }
 }
 
-void GradReducer::Impl::work(std::stop_token stop) {
+void GradReducer::Impl::work(const std::stop_token& stop) {
   for (;;) {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return exchanging || stop.stop_requested(); });
