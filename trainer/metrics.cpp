@@ -57,19 +57,19 @@ void Metrics::start(const Json& facts) {
 
 void Metrics::train(const StepResult& r, double epoch, const Speed& speed) {
   Json line = {{"kind", "train"},
-                   {"step", r.step},
-                   {"position", r.end},
-                   {"epoch", epoch},
-                   {"loss", r.loss},
-                   {"top1", r.top1},
-                   {"learning_rate", r.learning_rate},
-                   {"grad_norm", r.grad_norm},
-                   {"agc_clipped", r.agc_clipped},
-                   {"agc_units", r.agc_units},
-                   {"images_per_second", speed.images_per_second},
-                   {"data_wait_fraction", speed.data_wait_fraction},
-                   {"mfu", speed.mfu},
-                   {"time", now_seconds()}};
+               {"step", r.step},
+               {"position", r.end},
+               {"epoch", epoch},
+               {"loss", r.loss},
+               {"top1", r.top1},
+               {"learning_rate", r.learning_rate},
+               {"grad_norm", r.grad_norm},
+               {"agc_clipped", r.agc_clipped},
+               {"agc_units", r.agc_units},
+               {"images_per_second", speed.images_per_second},
+               {"data_wait_fraction", speed.data_wait_fraction},
+               {"mfu", speed.mfu},
+               {"time", now_seconds()}};
   if (!r.not_finite.empty()) line["skipped"] = r.not_finite;
   metrics_.append(line);
   if (events_)

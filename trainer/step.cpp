@@ -38,8 +38,7 @@ struct Targets {
 
 at::Tensor first_labels(std::span<const uint32_t> offsets, std::span<const int32_t> labels) {
   at::Tensor out = at::empty({static_cast<int64_t>(offsets.size()) - 1}, at::kLong);
-  for (size_t i = 0; i + 1 < offsets.size(); ++i)
-    out.data_ptr<int64_t>()[i] = labels[offsets[i]];
+  for (size_t i = 0; i + 1 < offsets.size(); ++i) out.data_ptr<int64_t>()[i] = labels[offsets[i]];
   return out;
 }
 
@@ -74,7 +73,8 @@ Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
 LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets& targets) {
   if (t.config.loss.kind == "sigmoid")
     return sigmoid_cross_entropy(logits, targets.all, targets.weights);
-  return softmax_cross_entropy(logits, {targets.first, targets.mix_first, targets.ratio, targets.weights},
+  return softmax_cross_entropy(logits,
+                               {targets.first, targets.mix_first, targets.ratio, targets.weights},
                                t.config.loss.label_smoothing);
 }
 

@@ -201,9 +201,9 @@ TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
 // MixUp, CutMix and RandAugment are drawn by position too.
 TEST_F(SameBits, TheWholeRecipeOfAugmentation) {
   for (const std::string kind : {"softmax", "sigmoid"}) {
-    std::vector<std::string> recipe = {"data.crop=random_resized",    "data.mixup_alpha=0.2",
-                                       "data.cutmix=true",            "data.randaugment_layers=4",
-                                       "data.randaugment_magnitude=5", "loss.kind=" + kind};
+    std::vector<std::string> recipe = {
+        "data.crop=random_resized",  "data.mixup_alpha=0.2",         "data.cutmix=true",
+        "data.randaugment_layers=4", "data.randaugment_magnitude=5", "loss.kind=" + kind};
     if (kind == "sigmoid") recipe.push_back("loss.label_smoothing=0");
     const auto reference = train("recipe_" + kind, 1, recipe);
     expect_same(reference, train("recipe3_" + kind, 3, recipe));
