@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "tests/models/nfnet/tiny_net.h"
+#include "tests/support/tiny_net.h"
 
 namespace nf::test {
 namespace {

@@ -6,7 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "core/rng.h"
-#include "tests/models/nfnet/tiny_net.h"
+#include "tests/support/tiny_net.h"
 
 namespace nf::test {
 namespace {

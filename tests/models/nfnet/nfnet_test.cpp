@@ -9,7 +9,7 @@
 
 #include "core/error.h"
 #include "models/nfnet/cost.h"
-#include "tests/models/nfnet/tiny_net.h"
+#include "tests/support/tiny_net.h"
 
 namespace nf::test {
 namespace {

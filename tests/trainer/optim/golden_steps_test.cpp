@@ -11,6 +11,7 @@
 
 #include "models/nfnet/nfnet.h"
 #include "tests/support/golden_values.h"
+#include "tests/support/tiny_net.h"
 #include "trainer/optim/loss.h"
 #include "trainer/optim/sgd.h"
 
@@ -22,29 +23,6 @@ using nlohmann::json;
 struct Tolerance {
   double relative, floor;
 };
-
-model::NfnetSpec tiny_spec() {
-  model::NfnetSpec spec;
-  spec.name = "tiny";
-  spec.depths = {1, 2, 2, 1};
-  spec.widths = {32, 64, 96, 96};
-  spec.stem_channels = {2, 4, 8, 16};
-  spec.stem_strides = {2, 1, 1, 2};
-  spec.stage_strides = {1, 2, 2, 2};
-  spec.group_width = 8;
-  spec.classes = 10;
-  return spec;
-}
-
-at::Tensor tensor_of(const std::vector<double>& values, at::IntArrayRef shape,
-                     at::ScalarType type) {
-  return at::tensor(values, at::kDouble).view(shape).to(type);
-}
-
-std::vector<double> doubles_of(const at::Tensor& t) {
-  const at::Tensor flat = t.detach().to(at::kDouble).contiguous();
-  return {flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel()};
-}
 
 void expect_near(double value, const json& golden, Tolerance t, const std::string& where) {
   EXPECT_TRUE(test::golden_near(value, golden.get<double>(), t.relative, t.floor))
@@ -62,7 +40,7 @@ void expect_statistics(const test::GoldenStatistics& s, const json& golden, Tole
 test::GoldenStatistics total(const std::vector<at::Tensor>& tensors) {
   test::GoldenStatistics out;
   for (const at::Tensor& t : tensors) {
-    const std::vector<double> values = doubles_of(t);
+    const std::vector<double> values = test::doubles_of(t);
     const auto s = test::golden_statistics(values.data(), values.size());
     out.sum += s.sum;
     out.sumsq += s.sumsq;
@@ -73,11 +51,11 @@ test::GoldenStatistics total(const std::vector<at::Tensor>& tensors) {
 
 class Trace {
  public:
-  Trace(const json& golden, at::ScalarType type) : net_(tiny_spec(), type) {
+  Trace(const json& golden, at::ScalarType type) : net_(test::tiny_spec(), type) {
     const at::NoGradGuard no_grad;
     for (const auto& p : net_.parameters()) {
       const std::vector<int64_t> shape = p.tensor.sizes().vec();
-      p.tensor.copy_(tensor_of(test::golden_parameter(p.name, shape), shape, type));
+      p.tensor.copy_(test::tensor_of(test::golden_parameter(p.name, shape), shape, type));
       leaves_.push_back(p.tensor);
       params_.push_back(
           {.name = p.name, .value = p.tensor, .grad = at::zeros_like(p.tensor), .role = p.role});
@@ -88,7 +66,7 @@ class Trace {
                             .nesterov = golden.at("nesterov"),
                             .agc = {.clip = golden.at("clipping"), .eps = golden.at("eps")}});
     const int64_t batch = golden.at("batch"), size = golden.at("hw");
-    images_ = tensor_of(test::golden_images(batch, size, size), {batch, 3, size, size}, type);
+    images_ = test::tensor_of(test::golden_images(batch, size, size), {batch, 3, size, size}, type);
     labels_ = at::tensor(test::golden_labels(batch, 10), at::kLong);
     smoothing_ = golden.at("smoothing");
     options_.training = true;
@@ -128,7 +106,7 @@ class Trace {
 
 void expect_probe(const Trace& trace, const json& probe, Tolerance t, const std::string& where) {
   for (const auto& [name, values] : probe.items()) {
-    const std::vector<double> actual = doubles_of(trace.param(name).value);
+    const std::vector<double> actual = test::doubles_of(trace.param(name).value);
     for (size_t i = 0; i < values.size(); ++i)
       expect_near(actual.at(i), values[i], t, where + " " + name);
   }
@@ -137,7 +115,7 @@ void expect_probe(const Trace& trace, const json& probe, Tolerance t, const std:
 void expect_final(const Trace& trace, const json& golden, Tolerance t) {
   EXPECT_EQ(golden.size(), 131u);
   for (const auto& [name, g] : golden.items()) {
-    const std::vector<double> values = doubles_of(trace.param(name).value);
+    const std::vector<double> values = test::doubles_of(trace.param(name).value);
     expect_statistics(test::golden_statistics(values.data(), values.size()), g, t, name);
     for (size_t i = 0; i < g.at("first").size(); ++i)
       expect_near(values.at(i), g.at("first")[i], t, name);
