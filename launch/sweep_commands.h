@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <string>
+#include <vector>
 
 namespace nf::launch {
 
@@ -12,6 +14,14 @@ struct SweepCommand {
   std::function<int()> run;
 };
 
+SweepCommand add_plan_command(CLI::App& program);
 SweepCommand add_replay_command(CLI::App& program);
+
+// What plan, run, status and collect have in common.
+struct SweepArguments {
+  std::string config, output;
+  std::vector<std::string> overrides;
+};
+void add_sweep_options(CLI::App& app, SweepArguments& arguments, bool output_required);
 
 }  // namespace nf::launch
