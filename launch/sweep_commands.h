@@ -15,6 +15,9 @@ struct SweepCommand {
 };
 
 SweepCommand add_plan_command(CLI::App& program);
+SweepCommand add_run_command(CLI::App& program);
+SweepCommand add_status_command(CLI::App& program);
+SweepCommand add_collect_command(CLI::App& program);
 SweepCommand add_replay_command(CLI::App& program);
 
 // What plan, run, status and collect have in common.

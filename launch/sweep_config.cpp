@@ -19,14 +19,16 @@ namespace fs = std::filesystem;
 void RateOptions::visit(Fields& f) {
   f("anchor", anchor, "a learning rate of the grid; the first cell starts here", {.min = 1e-12});
   f("factor", factor, "between neighbouring learning rates", {.min = 1.01});
-  f("min", min, "smallest learning rate; 0: anchor x factor^-6", {.min = 0});
-  f("max", max, "largest learning rate; 0: anchor x factor^2", {.min = 0});
+  f("min", min, "smallest learning rate; 0: anchor x factor^-6",
+    {.affects_result = false, .min = 0});
+  f("max", max, "largest learning rate; 0: anchor x factor^2", {.affects_result = false, .min = 0});
   f("policy", policy, "how a cell's learning rate is found",
-    {.one_of = {"full", "two_trial", "bracket"}});
+    {.affects_result = false, .one_of = {"full", "two_trial", "bracket"}});
 }
 void SweepData::visit(Fields& f) {
   f("path", path,
-    "data set folder, given to nf-train as data.path; relative to where nf-sweep runs");
+    "data set folder, given to nf-train as data.path; relative to where nf-sweep runs",
+    {.affects_result = false});
   f("split", split, "split to train on");
   f("images_per_epoch", images_per_epoch, "0: the samples of the split", {.min = 0});
   f("classes", classes, "0: those of the data set", {.min = 0});
@@ -68,12 +70,12 @@ SweepConfig::SweepConfig() {
 
 Fields SweepConfig::fields() {
   Fields f;
-  f("models", models, "names of nets");
-  f("epochs", epochs, "epoch budgets");
-  f("seeds", seeds, "each trial is run with every one of them");
+  f("models", models, "names of nets", {.affects_result = false});
+  f("epochs", epochs, "epoch budgets", {.affects_result = false});
+  f("seeds", seeds, "each trial is run with every one of them", {.affects_result = false});
   f("batch", batch, "images a step", {.min = 1});
   f("image_size", image_size, "pixels", {.min = 1});
-  f("config", config, "nf-train config that all trials share");
+  f("config", config, "nf-train config that all trials share", {.affects_result = false});
   f("set", set, "key=value overrides that all trials share");
   f.section("data", data);
   f.section("lr", lr);
