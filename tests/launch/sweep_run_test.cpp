@@ -26,41 +26,41 @@ class SweepRun : public testing::Test {
       fs::create_symlink(fs::path(NF_BIN_DIR).parent_path() / "tests/sweep_fake_train",
                          dir_ / "bin" / name);
     setenv("FINISHED_LOG", (dir_ / "finished").c_str(), 1);
+    std::ofstream(dir_ / "SWEEP.toml")
+        << "models = ['nfnet_pico', 'nfnet_nano']\nepochs = [0.5, 1]\nimage_size = 32\n"
+        << "[data]\npath = 'nowhere'\nimages_per_epoch = 500\nclasses = 1000\n"
+        << "[lr]\npolicy = 'bracket'\n[run]\nparallel = 2\n";
   }
-  std::ofstream(dir_ / "SWEEP.toml")
-      << "models = ['nfnet_pico', 'nfnet_nano']\nepochs = [0.5, 1]\nimage_size = 32\n"
-      << "[data]\npath = 'nowhere'\nimages_per_epoch = 500\nclasses = 1000\n"
-      << "[lr]\npolicy = 'bracket'\n[run]\nparallel = 2\n";
-} std::vector<std::string> command(const std::string& what, const std::string& output) {
-  std::vector<std::string> words = {
-      program("nf-sweep").string(),   what,       "--config",
-      (dir_ / "SWEEP.toml").string(), "--output", (dir_ / output).string()};
-  if (what == "run") {
-    words.push_back("--programs");
-    words.push_back((dir_ / "bin").string());
+  std::vector<std::string> command(const std::string& what, const std::string& output) {
+    std::vector<std::string> words = {
+        program("nf-sweep").string(),   what,       "--config",
+        (dir_ / "SWEEP.toml").string(), "--output", (dir_ / output).string()};
+    if (what == "run") {
+      words.push_back("--programs");
+      words.push_back((dir_ / "bin").string());
+    }
+    return words;
   }
-  return words;
-}
-analysis::RunTable table(const std::string& output) {
-  return analysis::read_run_table(dir_ / output / "results.csv");
-}
-// What must not depend on what happened on the way: all but hours and restarts.
-std::set<std::string> outcome(const std::string& output) {
-  std::set<std::string> lines;
-  for (const auto& r : table(output).runs)
-    lines.insert(r.run + " " + analysis::status_name(r.status) + " " +
-                 std::to_string(r.learning_rate) + " " + std::to_string(r.heldout_loss));
-  return lines;
-}
-// Trainings that ended, and how many of them twice.
-std::pair<size_t, size_t> finished() {
-  std::ifstream in(dir_ / "finished");
-  std::multiset<std::string> all;
-  for (std::string line; std::getline(in, line);) all.insert(line);
-  const std::set<std::string> different(all.begin(), all.end());
-  return {all.size(), all.size() - different.size()};
-}
-TempDir dir_;
+  analysis::RunTable table(const std::string& output) {
+    return analysis::read_run_table(dir_ / output / "results.csv");
+  }
+  // What must not depend on what happened on the way: all but hours and restarts.
+  std::set<std::string> outcome(const std::string& output) {
+    std::set<std::string> lines;
+    for (const auto& r : table(output).runs)
+      lines.insert(r.run + " " + analysis::status_name(r.status) + " " +
+                   std::to_string(r.learning_rate) + " " + std::to_string(r.heldout_loss));
+    return lines;
+  }
+  // Trainings that ended, and how many of them twice.
+  std::pair<size_t, size_t> finished() {
+    std::ifstream in(dir_ / "finished");
+    std::multiset<std::string> all;
+    for (std::string line; std::getline(in, line);) all.insert(line);
+    const std::set<std::string> different(all.begin(), all.end());
+    return {all.size(), all.size() - different.size()};
+  }
+  TempDir dir_;
 };
 
 TEST_F(SweepRun, EndsWithATableThatFitsRead) {
