@@ -31,6 +31,13 @@ struct Running {
   Clock::time_point started;
 };
 
+// The line in which nf-train says what is wrong (the last session's), or where to look.
+std::string first_error(const fs::path& log) {
+  const std::string text = fs::exists(log) ? read_file(log) : std::string();
+  const size_t at = text.rfind("error: ");
+  return at == std::string::npos ? "see there" : text.substr(at, text.find('\n', at) - at);
+}
+
 class Runner {
  public:
   Runner(const SweepConfig& config, const SweepPlan& plan, const RunnerOptions& options)
@@ -200,8 +207,9 @@ void Runner::finish(const Trial& trial, const Json& result) {
 void Runner::fail(const Trial& trial, int code, const std::string& why) {
   store_.write_verdict(
       trial.name, {{"run", trial.name}, {"status", "failed"}, {"exit_code", code}, {"why", why}});
-  options_.say(fmt::format("failed {}: {}; see {}", trial.name, why,
-                           store_.file(trial.name, ".log").string()));
+  const fs::path log = store_.file(trial.name, ".log");
+  options_.say(
+      fmt::format("failed {}: {}; {}: {}", trial.name, why, log.string(), first_error(log)));
 }
 
 ExitCode Runner::run() {
