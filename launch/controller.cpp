@@ -70,10 +70,14 @@ std::optional<int> next_of_bracket(const CellTrials& trials, const TuningRules& 
   return std::nullopt;
 }
 
+// Cells that all chose one notch predict it but for rounding errors, whose sign is no side: always
+// trying the larger rate there would never find out that the optimum falls.
+constexpr double kNoSide = 1e-6;
+
 // The two notches of two_trial: the start, and its neighbour on the side of the prediction (the
 // smaller rate where it tells no side), turned around at an end of the range.
 std::vector<int> two_notches(const StartRate& start, const TuningRules& rules) {
-  int second = start.prediction > start.k ? start.k + 1 : start.k - 1;
+  int second = start.prediction > start.k + kNoSide ? start.k + 1 : start.k - 1;
   if (second < rules.k_low || second > rules.k_high) second = 2 * start.k - second;
   if (second < rules.k_low || second > rules.k_high) return {start.k};
   return {start.k, second};

@@ -41,6 +41,8 @@ TEST(Controller, TwoTrialsTakeTheSideOfThePrediction) {
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-2, -1.7}).next, ElementsAre(-2, -1));
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-2, -2.3}).next, ElementsAre(-2, -3));
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-6, -9}).next, ElementsAre(-6, -5)) << "end of range";
+  EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-1, -1 + 1e-12}).next, ElementsAre(-1, -2))
+      << "a rounding error is no side";
   const auto done = judge(Policy::kTwoTrial, {{0, 2.5}, {-1, 2.4}});
   EXPECT_TRUE(done.finished);
   EXPECT_EQ(done.best, -1);
