@@ -70,9 +70,10 @@ std::optional<int> next_of_bracket(const CellTrials& trials, const TuningRules& 
   return std::nullopt;
 }
 
-// Cells that all chose one notch predict it but for rounding errors, whose sign is no side: always
-// trying the larger rate there would never find out that the optimum falls.
-constexpr double kNoSide = 1e-6;
+// So near to the start the prediction tells no side, and the smaller rate is tried. Cells that all
+// chose one notch predict nearly that notch; were it from above, each would try the larger rate,
+// and the sweep would never find out that the optimum falls (docs/decisions/013).
+constexpr double kNoSide = 0.05;
 
 // The two notches of two_trial: the start, and its neighbour on the side of the prediction (the
 // smaller rate where it tells no side), turned around at an end of the range.

@@ -41,8 +41,8 @@ TEST(Controller, TwoTrialsTakeTheSideOfThePrediction) {
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-2, -1.7}).next, ElementsAre(-2, -1));
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-2, -2.3}).next, ElementsAre(-2, -3));
   EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-6, -9}).next, ElementsAre(-6, -5)) << "end of range";
-  EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-1, -1 + 1e-12}).next, ElementsAre(-1, -2))
-      << "a rounding error is no side";
+  EXPECT_THAT(judge(Policy::kTwoTrial, {}, {-1, -0.97}).next, ElementsAre(-1, -2))
+      << "too near to tell a side";
   const auto done = judge(Policy::kTwoTrial, {{0, 2.5}, {-1, 2.4}});
   EXPECT_TRUE(done.finished);
   EXPECT_EQ(done.best, -1);
@@ -218,6 +218,26 @@ TEST_P(Sweeps, FindsTheBestRates) {
     EXPECT_EQ(exact, static_cast<int>(cells.size()));
     EXPECT_GT(diverged, 0u) << "the surface has a cliff, and it must have been met";
   }
+}
+
+// The first cells all choose -1 and the refined optimum of the first one lies above it: the
+// optimum's fall must still be found.
+TEST(Controller, TwoTrialsDoNotLockIn) {
+  std::vector<TuningCell> cells;
+  for (double epochs = 1; epochs < 1e8; epochs *= 2) cells.push_back({1, epochs});
+  TuningRules rules = rules_of(Policy::kTwoTrial);
+  rules.in_order = rules.bracket_first = true;
+  auto trials = none(cells.size());
+  const auto best = [&](size_t i) { return -1.1 - 0.06 * static_cast<double>(i); };
+  for (size_t i = 0; i < cells.size(); ++i)
+    for (;;) {
+      const auto v = judge_sweep(cells, trials, rules)[i];
+      if (v.finished) {
+        EXPECT_NEAR(*v.best, best(i), 1.01) << "cell " << i;
+        break;
+      }
+      for (const int k : v.next) trials[i][k] = 2 + 0.01 * std::pow(k - best(i), 2);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, Sweeps,

@@ -134,7 +134,7 @@ TEST_F(Replay, TheProgramOnTheMadeSweep) {
   EXPECT_GT(bracket["exact"], 0.9);
   EXPECT_LT(bracket["mean_trials"], 4.0);
   EXPECT_LT(two["mean_trials"], 2.1);
-  EXPECT_GT(two["exact"], 0.7);
+  EXPECT_GT(two["exact"], 0.9);
   EXPECT_EQ(two["within_one"], 1.0);
 }
 
