@@ -63,6 +63,16 @@ function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): buil
   endif()
 endfunction()
 
+# nf_label_target(name label ...): tests_unit, tests_threads, ... build the tests of one label.
+function(nf_label_target name)
+  foreach(label ${ARGN})
+    if(NOT TARGET tests_${label})
+      add_custom_target(tests_${label})
+    endif()
+    add_dependencies(tests_${label} ${name})
+  endforeach()
+endfunction()
+
 # nf_test(name [TORCH] SOURCES ... DEPS ... LABELS ... RANKS n TIMEOUT s): one GoogleTest program, one ctest entry.
 # RANKS n starts it through mpirun. tests/support/paths.h tells tests where golden values and programs lie.
 function(nf_test name)
@@ -85,12 +95,7 @@ function(nf_test name)
       target_link_libraries(${name} PRIVATE GTest::gtest GTest::gtest_main GTest::gmock)
     endif()
   endif()
-  foreach(label ${A_LABELS})  # tests_unit, tests_threads, ...: build what one label needs
-    if(NOT TARGET tests_${label})
-      add_custom_target(tests_${label})
-    endif()
-    add_dependencies(tests_${label} ${name})
-  endforeach()
+  nf_label_target(${name} ${A_LABELS})
   set(test ${name})
   if(A_RANKS)
     set(test ${name}_${A_RANKS}ranks)
