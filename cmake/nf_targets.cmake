@@ -53,6 +53,8 @@ function(nf_library name)  # nf_library(name [TORCH] SOURCES ... DEPS ...)
   endif()
 endfunction()
 
+add_custom_target(programs)  # what users run, without tests and benches
+
 function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): build/bin/name
   cmake_parse_arguments(A "TORCH" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${A_SOURCES})
@@ -60,6 +62,9 @@ function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): buil
   if(A_TORCH)
     target_precompile_headers(${name} REUSE_FROM nf_torch_pch)
     target_link_libraries(${name} PRIVATE nf_torch)
+  endif()
+  if(NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/(bench|tests)(/|$)")
+    add_dependencies(programs ${name})
   endif()
 endfunction()
 
