@@ -110,7 +110,9 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
               {.reduction = parse_reduction(c.comm.reduction),
                .ops = gradient_path.ops.get(),
                .shared_memory = c.comm.shared_memory}),
-      backward(params, layout) {
+      backward(params, layout),
+      sam(params, layout, weights,
+          {.rho = c.sam.rho, .fraction = c.sam.fraction, .adaptive = c.sam.adaptive}) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());
   if (net.spec().classes < classes)
     throw Error(ExitCode::kUsage, "model.classes",

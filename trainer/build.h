@@ -21,6 +21,7 @@
 #include "trainer/comm/grad_reducer.h"
 #include "trainer/optim/ema.h"
 #include "trainer/optim/param_group.h"
+#include "trainer/optim/sam.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/optim/sgd.h"
 #include "trainer/resolve_device.h"
@@ -49,6 +50,7 @@ struct Trainer {
   GradientPath gradient_path;
   GradReducer reducer;
   Backward backward;
+  Sam sam;
   std::unique_ptr<data::Loader> loader;
 
   uint64_t step = 0;  // updates done

@@ -105,6 +105,14 @@ void OptimizerConfig::visit(Fields& f) {
   f("agc_eps", agc_eps, "least parameter norm in the clipping threshold", at_least(0));
 }
 
+void SamConfig::visit(Fields& f) {
+  f("rho", rho, "sharpness-aware minimization: length of the move uphill (0.05); 0: off",
+    at_least(0));
+  f("fraction", fraction, "part of each micro-batch whose gradient points uphill",
+    between(1e-9, 1));
+  f("adaptive", adaptive, "ASAM: scale each weight's move by its square (rho about 1)");
+}
+
 void EmaConfig::visit(Fields& f) {
   f("decay", decay, "exponential moving average of the weights; 0: none", between(0, 0.9999999));
 }
@@ -196,6 +204,7 @@ Fields RunConfig::fields() {
   f.section("batch", batch);
   f.section("schedule", schedule);
   f.section("optimizer", optimizer);
+  f.section("sam", sam);
   f.section("ema", ema);
   f.section("loss", loss);
   f.section("precision", precision);

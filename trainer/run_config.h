@@ -79,6 +79,13 @@ struct OptimizerConfig {
   void visit(Fields& f);
 };
 
+struct SamConfig {
+  double rho = 0;
+  double fraction = 0.2;
+  bool adaptive = false;
+  void visit(Fields& f);
+};
+
 struct EmaConfig {
   double decay = 0;
   void visit(Fields& f);
@@ -154,6 +161,7 @@ struct RunConfig {
   BatchConfig batch;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
+  SamConfig sam;
   EmaConfig ema;
   LossConfig loss;
   PrecisionConfig precision;
