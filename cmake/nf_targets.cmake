@@ -53,6 +53,8 @@ function(nf_library name)  # nf_library(name [TORCH] SOURCES ... DEPS ...)
   endif()
 endfunction()
 
+add_custom_target(programs)  # what users run, without tests and benches
+
 function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): build/bin/name
   cmake_parse_arguments(A "TORCH" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${A_SOURCES})
@@ -61,6 +63,19 @@ function(nf_program name)  # nf_program(name [TORCH] SOURCES ... DEPS ...): buil
     target_precompile_headers(${name} REUSE_FROM nf_torch_pch)
     target_link_libraries(${name} PRIVATE nf_torch)
   endif()
+  if(NOT CMAKE_CURRENT_SOURCE_DIR MATCHES "/(bench|tests)(/|$)")
+    add_dependencies(programs ${name})
+  endif()
+endfunction()
+
+# nf_label_target(name label ...): tests_unit, tests_threads, ... build the tests of one label.
+function(nf_label_target name)
+  foreach(label ${ARGN})
+    if(NOT TARGET tests_${label})
+      add_custom_target(tests_${label})
+    endif()
+    add_dependencies(tests_${label} ${name})
+  endforeach()
 endfunction()
 
 # nf_test(name [TORCH] SOURCES ... DEPS ... LABELS ... RANKS n TIMEOUT s): one GoogleTest program, one ctest entry.
@@ -85,12 +100,7 @@ function(nf_test name)
       target_link_libraries(${name} PRIVATE GTest::gtest GTest::gtest_main GTest::gmock)
     endif()
   endif()
-  foreach(label ${A_LABELS})  # tests_unit, tests_threads, ...: build what one label needs
-    if(NOT TARGET tests_${label})
-      add_custom_target(tests_${label})
-    endif()
-    add_dependencies(tests_${label} ${name})
-  endforeach()
+  nf_label_target(${name} ${A_LABELS})
   set(test ${name})
   if(A_RANKS)
     set(test ${name}_${A_RANKS}ranks)

@@ -24,18 +24,23 @@ if [ -z "$images" ]; then
   build/bench/draw_images --output "$out/images" --per-class 200
   images=$out/images
 fi
-step "2. pack them into HDF5 shards, 200 held out"
-"$bin/nf-pack" --input "$images" --output "$out/dataset" --split train --holdout 200 --shard-samples 512
+if [ -d "$images" ]; then count=$(find -L "$images" -type f | wc -l); else count=$(tar tf "$images" | grep -vc '/$'); fi
+holdout=$((count / 10 > 200 ? 200 : count / 10 > 0 ? count / 10 : 1))
+step "2. pack $count files into HDF5 shards, $holdout images held out"
+"$bin/nf-pack" --input "$images" --output "$out/dataset" --split train --holdout "$holdout" --shard-samples 512
 config=(--config configs/demo.toml --set "data.path=$out/dataset")
+# A small folder is shown more often, so that there is time to be killed.
+[ "$count" -ge 2000 ] || config+=(--set "schedule.epochs=$((6 * 2000 / count))")
 
 step "3. train on 2 ranks, never stopped"
 ranks 2 "${config[@]}" --output "$out/undisturbed" >"$out/undisturbed.log"
 
-step "4. the same run, killed with -9 half-way on 2 ranks, resumed on 3"
+half=$(($(grep -c '"kind":"train"' "$out/undisturbed/metrics.jsonl") / 2))
+step "4. the same run, killed with -9 half-way (step $half) on 2 ranks, resumed on 3"
 mpirun --oversubscribe --bind-to none -np 2 "$bin/nf-train" "${config[@]}" --output "$out/killed" >"$out/killed.log" 2>&1 &
 launcher=$!
-while ! grep -q '"kind":"train","step":60,' "$out/killed/metrics.jsonl" 2>/dev/null; do
-  kill -0 $launcher 2>/dev/null || { cat "$out/killed.log" >&2; exit 1; }
+while ! grep -q "\"kind\":\"train\",\"step\":$half," "$out/killed/metrics.jsonl" 2>/dev/null; do
+  kill -0 $launcher 2>/dev/null || { cat "$out/killed.log" >&2; echo "error: demo: the run ended before it could be killed" >&2; exit 1; }
   sleep 0.1
 done
 victim=$(cut -d' ' -f1 "/proc/$launcher/task/$launcher/children")  # mpirun's first rank
@@ -63,7 +68,7 @@ if command -v gnuplot >/dev/null; then
   gnuplot <<EOF
 set terminal svg size 820,420 font "Helvetica,13" background "white"
 set output "$out/loss.svg"
-set title "A run killed after step 60 and resumed on 3 ranks, over one that was never stopped"
+set title "A run killed after step $half and resumed on 3 ranks, over one that was never stopped"
 set xlabel "updates"
 set ylabel "training loss (cross entropy, nats)"
 set grid lc rgb "#dddddd"

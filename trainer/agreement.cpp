@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "core/jsonl.h"
@@ -60,6 +61,24 @@ void on_root(Communicator& comm, const std::function<void()>& work) {
   together(comm, [&] {
     if (comm.rank() == 0) work();
   });
+}
+
+std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine) {
+  std::vector<int64_t> sizes(static_cast<size_t>(comm.size()), 0);
+  sizes[static_cast<size_t>(comm.rank())] = static_cast<int64_t>(mine.size());
+  comm.all_reduce_sum(sizes);
+  const std::vector<size_t> bytes(sizes.begin(), sizes.end());
+  std::string all(std::accumulate(bytes.begin(), bytes.end(), size_t{0}), '\0');
+  comm.all_gather(reinterpret_cast<const std::byte*>(mine.data()),
+                  reinterpret_cast<std::byte*>(all.data()), bytes);
+  std::vector<std::string> out;
+  out.reserve(bytes.size());
+  size_t at = 0;
+  for (const size_t b : bytes) {
+    out.push_back(all.substr(at, b));
+    at += b;
+  }
+  return out;
 }
 
 std::string broadcast_string(Communicator& comm, const std::string& text) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "trainer/comm/communicator.h"
@@ -22,6 +23,8 @@ class AgreedError : public Error {
 void together(Communicator& comm, const std::function<void()>& work);
 // Rank 0 alone does `work`; its error is everybody's.
 void on_root(Communicator& comm, const std::function<void()>& work);
+// Every rank's text, in rank order, on every rank.
+std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine);
 // Rank 0's text on every rank.
 std::string broadcast_string(Communicator& comm, const std::string& text);
 

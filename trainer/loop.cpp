@@ -8,7 +8,6 @@
 #include "core/atomic_file.h"
 #include "core/check.h"
 #include "core/hash.h"
-#include "core/timeline.h"
 #include "core/version.h"
 #include "data_pipeline/ledger.h"
 #include "models/nfnet/cost.h"
@@ -17,6 +16,7 @@
 #include "trainer/evaluate.h"
 #include "trainer/run_saver.h"
 #include "trainer/step.h"
+#include "trainer/step_profile.h"
 
 namespace nf::train {
 namespace {
@@ -30,7 +30,12 @@ double seconds_since(Clock::time_point t) {
 class Loop {
  public:
   Loop(Trainer& trainer, const LoopOptions& options, StopWatch& watch)
-      : t_(trainer), options_(options), watch_(watch), root_(trainer.comm.rank() == 0) {}
+      : t_(trainer),
+        options_(options),
+        watch_(watch),
+        root_(trainer.comm.rank() == 0),
+        profile_(parse_step_range(trainer.config.train.profile), options.output,
+                 trainer.comm.rank(), trainer.reducer) {}
 
   ExitCode run();
 
@@ -41,8 +46,6 @@ class Loop {
   void start_log();
   bool finished_before();
   StepResult do_step();
-  void start_profile();
-  void end_profile();
   void log_step(const StepResult& r);
   void collect_bad_samples(const StepResult& r);
   void tell_about_saves(const StepResult& r);
@@ -76,8 +79,7 @@ class Loop {
   double window_wait_ = 0;
   std::map<std::string, EvalResult> last_eval_;  // by "raw", "ema"
   double last_step_seconds_ = 0, slowest_step_ = 0;
-  std::optional<StepRange> profile_;
-  std::unique_ptr<Timeline> timeline_;  // while profile_ lasts
+  StepProfile profile_;
 };
 
 // Takes the run directory, compares configs and loads what is to be continued.
@@ -202,29 +204,14 @@ StepResult Loop::do_step() {
     hooks.taken = [&](uint64_t step, const data::MicroBatch& batch) {
       trace_->append(step, batch.range.begin, t_.sampler.positions_per_epoch(), batch.samples);
     };
-  if (profile_ && t_.step + 1 == profile_->first) start_profile();
-  hooks.timeline = timeline_.get();
+  hooks.timeline = profile_.before(t_.step + 1);
   StepResult r = train_step(t_, hooks);
-  if (profile_ && t_.step == profile_->last) end_profile();
+  profile_.after(t_.step, r.stop != 0 || t_.step == last_step_);
   last_step_seconds_ = seconds_since(begin);
   slowest_step_ = std::max(slowest_step_, r.slowest_seconds);
   if (options_.watchdog) options_.watchdog->learn_step(r.slowest_seconds);
   watch_.reserve(3 * slowest_step_ + (saver_ ? 2 * saver_->longest_save_seconds() : 0));
   return r;
-}
-
-void Loop::start_profile() {
-  timeline_ = std::make_unique<Timeline>();
-  t_.reducer.record(timeline_.get());
-}
-
-void Loop::end_profile() {
-  if (!timeline_) return;  // resumed inside the range
-  t_.reducer.record(nullptr);
-  fs::create_directories(options_.output / "timeline");
-  timeline_->write(options_.output / "timeline" / fmt::format("rank_{:05}.json", t_.comm.rank()),
-                   t_.comm.rank());
-  timeline_.reset();
 }
 
 void Loop::log_step(const StepResult& r) {
@@ -257,27 +244,14 @@ void Loop::collect_bad_samples(const StepResult& r) {
   for (const auto& b : r.bad_here)
     mine.push_back(
         {{"step", r.step}, {"position", b.position}, {"sample", b.sample}, {"reason", b.reason}});
-  const std::string text = mine.dump();
-  const auto world = static_cast<size_t>(t_.comm.size());
-  std::vector<int64_t> sizes(world, 0);
-  sizes[static_cast<size_t>(t_.comm.rank())] = static_cast<int64_t>(text.size());
-  t_.comm.all_reduce_sum(sizes);
-  std::vector<size_t> bytes(sizes.begin(), sizes.end());
-  size_t total = 0;
-  for (const size_t b : bytes) total += b;
-  std::string all(total, '\0');
-  t_.comm.all_gather(reinterpret_cast<const std::byte*>(text.data()),
-                     reinterpret_cast<std::byte*>(all.data()), bytes);
+  const std::vector<std::string> all = gather_strings(t_.comm, mine.dump());
   on_root(t_.comm, [&] {
-    size_t at = 0;
-    for (const size_t b : bytes) {
-      for (const auto& line : Json::parse(all.substr(at, b))) {
+    for (const std::string& of_rank : all)
+      for (const auto& line : Json::parse(of_rank)) {
         say("warning: sample " + line["sample"].dump() +
             " is not used: " + line["reason"].get<std::string>());
         metrics_->quarantine(line);
       }
-      at += b;
-    }
     const double limit = t_.config.data.max_bad_fraction *
                          static_cast<double>(std::max(t_.position(), t_.train_set.size()));
     if (static_cast<double>(metrics_->bad_samples()) > limit)
@@ -370,7 +344,6 @@ ExitCode Loop::run() {
   last_step_ = t_.total_steps();
   if (t_.config.limit.steps > 0)
     last_step_ = std::min(last_step_, static_cast<uint64_t>(t_.config.limit.steps));
-  profile_ = parse_step_range(t_.config.train.profile);
   progress_ = std::make_unique<Progress>(0, last_step_);
   enter(Section::kLoad);
   open_run();

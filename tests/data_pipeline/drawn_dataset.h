@@ -4,20 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <opencv2/core.hpp>
 #include <string>
 #include <vector>
 
-// clang-format off: jpeglib.h needs <cstdio> before it
-#include <jpeglib.h>
-// clang-format on
-
 #include "core/rng.h"
 #include "data_pipeline/pack.h"
+#include "tests/data_pipeline/jpeg_memory.h"
 #include "tests/support/paths.h"
 
 namespace nf::test {
@@ -43,32 +38,9 @@ inline cv::Mat draw_image(uint64_t number) {
 
 // A JPEG by libjpeg itself: OpenCV's encoder starts GDAL, whose own locks trouble ThreadSanitizer.
 inline std::vector<uint8_t> encode_jpeg(const cv::Mat& image) {
-  jpeg_compress_struct jpeg{};
-  jpeg_error_mgr errors{};
-  jpeg.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&jpeg);
-  unsigned char* memory = nullptr;
-  unsigned long size = 0;
-  jpeg_mem_dest(&jpeg, &memory, &size);
-  jpeg.image_width = static_cast<JDIMENSION>(image.cols);
-  jpeg.image_height = static_cast<JDIMENSION>(image.rows);
-  jpeg.input_components = 3;
-  jpeg.in_color_space = JCS_RGB;
-  jpeg_set_defaults(&jpeg);
-  jpeg_set_quality(&jpeg, 95, TRUE);
-  jpeg_start_compress(&jpeg, TRUE);
-  std::vector<uint8_t> row(static_cast<size_t>(image.cols) * 3);
-  for (int y = 0; y < image.rows; ++y) {
-    const uint8_t* pixels = image.ptr<uint8_t>(y);
-    std::copy_n(pixels, row.size(), row.data());
-    JSAMPROW rows[] = {row.data()};
-    jpeg_write_scanlines(&jpeg, rows, 1);
-  }
-  jpeg_finish_compress(&jpeg);
-  jpeg_destroy_compress(&jpeg);
-  const std::vector<uint8_t> bytes(memory, memory + size);
-  std::free(memory);
-  return bytes;
+  return JpegMemory(image.cols, image.rows, 3, JCS_RGB, 95).write([&](size_t y) {
+    return image.ptr<uint8_t>(static_cast<int>(y));
+  });
 }
 
 // `samples` images in 5 classes, packed as the split "train" in folder/set; returns that path.

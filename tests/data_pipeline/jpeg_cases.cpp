@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "data_pipeline/jpeg_errors.h"
+#include "tests/data_pipeline/jpeg_memory.h"
 
 namespace nf::test {
 namespace {
@@ -49,19 +50,8 @@ void set_coding(jpeg_compress_struct& cinfo, const JpegCase& c, jpeg_scan_info* 
 
 ByteVector draw_jpeg_case(const JpegCase& c) {
   const data::Image picture = draw_picture(c.width, c.height, c.seed);
-  jpeg_compress_struct cinfo;
-  jpeg_error_mgr errors;
-  cinfo.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&cinfo);
-  unsigned char* buffer = nullptr;
-  unsigned long size = 0;
-  jpeg_mem_dest(&cinfo, &buffer, &size);
-  cinfo.image_width = static_cast<JDIMENSION>(c.width);
-  cinfo.image_height = static_cast<JDIMENSION>(c.height);
-  cinfo.input_components = 3;
-  cinfo.in_color_space = JCS_RGB;
-  jpeg_set_defaults(&cinfo);
-  jpeg_set_quality(&cinfo, c.quality, TRUE);
+  JpegMemory jpeg(c.width, c.height, 3, JCS_RGB, c.quality);
+  jpeg_compress_struct& cinfo = jpeg.cinfo;
   if (c.components == 1) jpeg_set_colorspace(&cinfo, JCS_GRAYSCALE);
   if (c.rgb && c.components == 3) jpeg_set_colorspace(&cinfo, JCS_RGB);
   for (int i = 0; i < c.components; ++i) {
@@ -70,16 +60,8 @@ ByteVector draw_jpeg_case(const JpegCase& c) {
   }
   jpeg_scan_info scans[3];
   set_coding(cinfo, c, scans);
-  jpeg_start_compress(&cinfo, TRUE);
-  while (cinfo.next_scanline < cinfo.image_height) {
-    auto* row = const_cast<JSAMPROW>(picture.rgb.data() +
-                                     size_t{3} * cinfo.image_width * cinfo.next_scanline);
-    jpeg_write_scanlines(&cinfo, &row, 1);
-  }
-  jpeg_finish_compress(&cinfo);
-  ByteVector bytes(buffer, buffer + size);
-  jpeg_destroy_compress(&cinfo);
-  std::free(buffer);
+  const ByteVector bytes =
+      jpeg.write([&](size_t y) { return picture.rgb.data() + size_t{3} * y * cinfo.image_width; });
   return c.orientation == 1 ? bytes : with_exif(bytes, exif_block(c.orientation, c.seed % 2 == 0));
 }
 

@@ -2,7 +2,6 @@
 #include "tests/data_pipeline/store_fixtures.h"
 
 #include <fcntl.h>
-#include <jpeglib.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -18,6 +17,7 @@
 #include "core/atomic_file.h"
 #include "core/hash.h"
 #include "data_pipeline/jpeg.h"
+#include "tests/data_pipeline/jpeg_memory.h"
 #include "tests/support/paths.h"
 
 // The HDF5 library loses memory when it refuses a damaged file; leak checkers are to report ours
@@ -53,19 +53,8 @@ ByteVector draw_jpeg(int width, int height, uint64_t seed) {
 ByteVector make_jpeg(const data::Image& picture, JpegKind kind) {
   const bool four =
       kind == JpegKind::kCmykAdobe || kind == JpegKind::kCmykBare || kind == JpegKind::kYcck;
-  jpeg_compress_struct cinfo;
-  jpeg_error_mgr errors;
-  cinfo.err = jpeg_std_error(&errors);
-  jpeg_create_compress(&cinfo);
-  unsigned char* buffer = nullptr;
-  unsigned long size = 0;
-  jpeg_mem_dest(&cinfo, &buffer, &size);
-  cinfo.image_width = static_cast<JDIMENSION>(picture.width);
-  cinfo.image_height = static_cast<JDIMENSION>(picture.height);
-  cinfo.input_components = four ? 4 : 3;
-  cinfo.in_color_space = four ? JCS_CMYK : JCS_RGB;
-  jpeg_set_defaults(&cinfo);
-  jpeg_set_quality(&cinfo, 95, TRUE);
+  JpegMemory jpeg(picture.width, picture.height, four ? 4 : 3, four ? JCS_CMYK : JCS_RGB, 95);
+  jpeg_compress_struct& cinfo = jpeg.cinfo;
   if (kind == JpegKind::kGray || kind == JpegKind::kGrayProgressive)
     jpeg_set_colorspace(&cinfo, JCS_GRAYSCALE);
   if (kind == JpegKind::kYcck) jpeg_set_colorspace(&cinfo, JCS_YCCK);
@@ -75,21 +64,14 @@ ByteVector make_jpeg(const data::Image& picture, JpegKind kind) {
   if (kind == JpegKind::kProgressive || kind == JpegKind::kGrayProgressive)
     jpeg_simple_progression(&cinfo);
   if (kind == JpegKind::kArithmetic) cinfo.arith_code = TRUE;
-  jpeg_start_compress(&cinfo, TRUE);
   ByteVector line(static_cast<size_t>(picture.width) * 4, 255);
-  while (cinfo.next_scanline < cinfo.image_height) {
-    const uint8_t* from = picture.rgb.data() + size_t{3} * cinfo.image_width * cinfo.next_scanline;
+  return jpeg.write([&](size_t y) -> const uint8_t* {
+    const uint8_t* from = picture.rgb.data() + size_t{3} * cinfo.image_width * y;
     const size_t channels = four ? 4 : 3;
     for (size_t x = 0; x < cinfo.image_width; ++x)
       std::memcpy(line.data() + channels * x, from + 3 * x, 3);
-    JSAMPROW row = line.data();
-    jpeg_write_scanlines(&cinfo, &row, 1);
-  }
-  jpeg_finish_compress(&cinfo);
-  ByteVector bytes(buffer, buffer + size);
-  jpeg_destroy_compress(&cinfo);
-  std::free(buffer);
-  return bytes;
+    return line.data();
+  });
 }
 
 ByteVector with_exif(const ByteVector& jpeg, const ByteVector& tiff) {

@@ -47,6 +47,15 @@ TEST(Agreement, NoFailureNoError) {
   for (const auto& t : text) EXPECT_EQ(t, "hello");
 }
 
+TEST(Agreement, EveryRanksTextInOrder) {
+  ThreadsGroup group(3, 30);
+  group.run([&](Communicator& comm) {
+    const std::string mine(static_cast<size_t>(comm.rank()) * 2,
+                           static_cast<char>('a' + comm.rank()));
+    EXPECT_EQ(gather_strings(comm, mine), (std::vector<std::string>{"", "bb", "cccc"}));
+  });
+}
+
 TEST(RunDirectory, OneOwnerAtATime) {
   const test::TempDir temp;
   {

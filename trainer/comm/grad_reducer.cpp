@@ -103,7 +103,7 @@ struct GradReducer::Impl {
   uint64_t first = 0, last = 0;  // this rank's micro-batches
   uint64_t next = 0;             // the one that add() expects
   bool open = false, filled = false, finished = false;
-  Timeline* timeline = nullptr;
+  std::shared_ptr<Timeline> timeline;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -124,7 +124,7 @@ void GradReducer::Impl::fold(size_t leaf, size_t begin, size_t end) {
 }
 
 void GradReducer::Impl::exchange_bucket(size_t begin, size_t end) {
-  const Timeline::Span span(timeline, "exchange");
+  const Timeline::Span span(timeline.get(), "exchange");
   fold(plan.leaf_buffer.size() - 1, begin, end);
   exchange->exchange(begin, end);
 }
@@ -164,7 +164,7 @@ void GradReducer::Impl::work(const std::stop_token& stop) {
 }
 
 void GradReducer::Impl::wait_for_worker() {
-  const Timeline::Span span(timeline, "wait for exchange");
+  const Timeline::Span span(timeline.get(), "wait for exchange");
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return !exchanging; });
   if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
@@ -211,7 +211,7 @@ void GradReducer::add(uint64_t micro_batch) {
     if (s.elements > 0) ready_from(0);
     s.filled = true;
   } else {
-    const Timeline::Span span(s.timeline, "fold");
+    const Timeline::Span span(s.timeline.get(), "fold");
     s.fold(s.next - s.first, 0, s.elements);
   }
   s.open = false;
@@ -242,10 +242,10 @@ double GradReducer::exchange_cpu_seconds() const {
   return impl_->worker_cpu;
 }
 
-void GradReducer::record(Timeline* timeline) {
+void GradReducer::record(std::shared_ptr<Timeline> timeline) {
   // Between steps only: the worker reads it inside one.
   NF_CHECK(!impl_->open && !impl_->filled);
-  impl_->timeline = timeline;
+  impl_->timeline = std::move(timeline);
 }
 
 double GradReducer::tree_sum(std::span<const double> leaves) { return train::tree_sum(leaves); }

@@ -67,7 +67,8 @@ class GradReducer {
   size_t buffers() const;               // gradient-sized buffers, for memory accounts
   bool in_shared_memory() const;        // the exchange moves no message
   double exchange_cpu_seconds() const;  // CPU time of the exchange thread so far
-  void record(Timeline* timeline);      // spans of the exchange; null: none
+  // Spans of the exchange, from the next step on; null: none. Between steps only.
+  void record(std::shared_ptr<Timeline> timeline);
 
   // The same tree over scalars, one per micro-batch in order (losses in double).
   static double tree_sum(std::span<const double> leaves);

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <string>
 
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/rng.h"
 #include "tests/support/paths.h"
@@ -81,10 +82,8 @@ TEST(DamagedCheckpoint, TenThousandFlipsAndTruncationsAreAllDetected) {
   save_checkpoint(root / "checkpoints", snapshot_at(5));
   const fs::path good = checkpoint_path(root / "checkpoints", 5);
   std::vector<std::pair<fs::path, std::string>> files;
-  for (const auto& entry : fs::directory_iterator(good)) {
-    std::ifstream in(entry.path(), std::ios::binary);
-    files.emplace_back(entry.path(), std::string(std::istreambuf_iterator<char>(in), {}));
-  }
+  for (const auto& entry : fs::directory_iterator(good))
+    files.emplace_back(entry.path(), read_file(entry.path()));
   std::sort(files.begin(), files.end());
   PositionRng rng(3, Stream::kTest, 0);
   const auto put = [](const fs::path& path, const std::string& bytes) {
