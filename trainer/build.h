@@ -51,6 +51,7 @@ struct Trainer {
   GradReducer reducer;
   Backward backward;
   Sam sam;
+  bool recompute_blocks = false;  // by train.recompute
   std::unique_ptr<data::Loader> loader;
 
   uint64_t step = 0;  // updates done

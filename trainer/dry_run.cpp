@@ -9,6 +9,7 @@
 #include "data_pipeline/sampler.h"
 #include "data_pipeline/shard_dataset.h"
 #include "models/nfnet/cost.h"
+#include "trainer/train_cost.h"
 
 namespace nf::train {
 
@@ -28,9 +29,12 @@ RunEstimate estimate_run(const RunConfig& c, int ranks) {
   e.steps = (e.positions + batch - 1) / batch;
   if (c.limit.steps > 0) e.steps = std::min(e.steps, static_cast<uint64_t>(c.limit.steps));
   e.parameters = model::model_cost(spec).parameters;
-  e.train_flops_per_image = 6.0 * model::forward_macs(spec, c.data.image_size);
-  e.train_flops =
-      e.train_flops_per_image * static_cast<double>(std::min(e.positions, e.steps * batch));
+  data::TrainPlan plan;
+  plan.batch_size = batch;
+  plan.sizes = size_stages(c.schedule, e.positions);
+  const uint64_t end = std::min(e.positions, e.steps * batch);
+  e.train_flops_per_image = mean_flops_per_image(c, spec, plan, end);
+  e.train_flops = train_flops(c, spec, plan, end);
   const int64_t micro_batch = c.batch.size / c.batch.micro_batches;
   const auto own = static_cast<unsigned>((c.batch.micro_batches + ranks - 1) / ranks);
   const double copies = 3.0 + (c.ema.decay > 0 ? 1 : 0) + std::bit_width(own) + 1;

@@ -86,6 +86,7 @@ model::ForwardOptions training_options(const Trainer& t, std::span<const uint64_
   options.stochastic_depth = t.config.model.stochastic_depth;
   options.seed = static_cast<uint64_t>(t.config.run.seed);
   options.positions = positions;
+  options.recompute_blocks = t.recompute_blocks;
   return options;
 }
 

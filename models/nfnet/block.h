@@ -4,6 +4,9 @@
 
 #include <ATen/ATen.h>
 
+#include <span>
+#include <vector>
+
 #include "models/nfnet/spec.h"
 
 namespace nf::model {
@@ -19,6 +22,10 @@ struct BlockParameters {
   at::Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
 };
 
+// A block's tensors are listed in the order of parameter_specs(): 17, or 20 with a projection.
+inline size_t block_tensors(const BlockSpec& block) { return block.projection ? 20 : 17; }
+BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors);
+
 // Weight-standardized convolution in the type of x; `scale` multiplies the standardized weight, not
 // the bias.
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
@@ -28,5 +35,12 @@ at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride,
 // the type of x, or undefined: which images keep their residual branch.
 at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const BlockParameters& p,
                          const NfnetSpec& spec, const at::Tensor& keep);
+
+// The same without keeping what the backward pass needs but the block's input: it is computed again
+// there. Equal bits in outputs and gradients (the masks are given, nothing is drawn anew), about a
+// third more time, a block's memory instead of all blocks'. Tensors as for block_parameters().
+at::Tensor recomputed_block(const at::Tensor& x, const BlockSpec& block,
+                            const std::vector<at::Tensor>& tensors, const NfnetSpec& spec,
+                            const at::Tensor& keep);
 
 }  // namespace nf::model

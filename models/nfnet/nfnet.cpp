@@ -29,19 +29,10 @@ class ParameterReader {
     p.gain = next();
     return p;
   }
-  BlockParameters block(const BlockSpec& spec) {
-    BlockParameters p;
-    p.skip_gain = next();
-    if (spec.projection) p.shortcut = conv();
-    p.conv1 = conv();
-    p.conv2 = conv();
-    p.conv2b = conv();
-    p.conv3 = conv();
-    p.fc1_weight = next();
-    p.fc1_bias = next();
-    p.fc2_weight = next();
-    p.fc2_bias = next();
-    return p;
+  std::vector<at::Tensor> block(const BlockSpec& block) {
+    std::vector<at::Tensor> tensors;
+    for (size_t i = block_tensors(block); i > 0; --i) tensors.push_back(next());
+    return tensors;
   }
   bool done() const { return next_ == parameters_.size(); }
 
@@ -160,9 +151,13 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   tap("stem", x);
 
   const at::Tensor keep = residual_masks(batch, options);
+  const bool recompute = options.recompute_blocks && at::GradMode::is_enabled();
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const at::Tensor keep_block = keep.defined() ? keep[static_cast<int64_t>(i)] : at::Tensor();
-    x = block_forward(x, blocks_[i], reader.block(blocks_[i]), spec_, keep_block);
+    const std::vector<at::Tensor> tensors = reader.block(blocks_[i]);
+    x = recompute ? recomputed_block(x, blocks_[i], tensors, spec_, keep_block)
+                  : block_forward(x, blocks_[i], block_parameters(blocks_[i], tensors), spec_,
+                                  keep_block);
     if (i + 1 == blocks_.size() || blocks_[i + 1].stage != blocks_[i].stage) {
       tap(("stages." + std::to_string(blocks_[i].stage)).c_str(), x);
     }

@@ -8,6 +8,11 @@
 
 namespace nf::train {
 
+int64_t ascent_count(double fraction, int64_t count) {
+  const auto part = std::llround(fraction * static_cast<double>(count));
+  return std::clamp<int64_t>(part, 1, count);
+}
+
 Sam::Sam(const std::vector<Param>& params, const FlatLayout& layout, const at::Tensor& weights,
          const SamOptions& options)
     : options_(options), weights_(weights) {
@@ -19,11 +24,6 @@ Sam::Sam(const std::vector<Param>& params, const FlatLayout& layout, const at::T
     values_.push_back(params[i].value);
     gradients_.push_back(layout.view(gradient_, i));
   }
-}
-
-int64_t Sam::ascent_count(int64_t count) const {
-  const auto part = std::llround(options_.fraction * static_cast<double>(count));
-  return std::clamp<int64_t>(part, 1, count);
 }
 
 void Sam::perturb() {

@@ -19,6 +19,10 @@ struct SamOptions {
   bool adaptive = false;  // ASAM: the move of each weight is scaled by the weight's square
 };
 
+// How many examples of a micro-batch of `count` make the ascent gradient: the first round(fraction
+// x count), at least one.
+int64_t ascent_count(double fraction, int64_t count);
+
 class Sam {
  public:
   // weights: the flat arena (layout) that the parameters' values are views of.
@@ -26,9 +30,9 @@ class Sam {
       const SamOptions& options);
 
   bool on() const { return options_.rho > 0; }
-  // How many examples of a micro-batch of `count` make the ascent gradient: the first
-  // round(fraction x count), at least one.
-  int64_t ascent_count(int64_t count) const;
+  int64_t ascent_count(int64_t count) const {
+    return train::ascent_count(options_.fraction, count);
+  }
   // Where the ascent gradient goes (flat, laid out as the weights; any positive multiple of it).
   const at::Tensor& gradient() const { return gradient_; }
 
