@@ -1,13 +1,17 @@
 // See build.h.
 #include "trainer/build.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
 #include "core/error.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint/export.h"
 #include "trainer/layer_rules.h"
+#include "trainer/memory.h"
 #include "trainer/model_metadata.h"
 
 namespace nf::train {
@@ -89,6 +93,13 @@ std::vector<Param> bind_params(const RunConfig& c, model::Nfnet& net, const Flat
   return params;
 }
 
+int ranks_of_host(Communicator& comm) {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  const std::vector<std::string> hosts = gather_strings(comm, name);
+  return static_cast<int>(std::count(hosts.begin(), hosts.end(), std::string(name)));
+}
+
 }  // namespace
 
 Trainer::Trainer(const RunConfig& c, Communicator& communicator)
@@ -122,11 +133,23 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
                 std::to_string(net.spec().classes) + " outputs, but the data set has " +
                     std::to_string(classes) + " classes",
                 "leave model.classes at 0 to take the data set's number");
-  recompute_blocks = c.train.recompute == "blocks";
+  recompute_blocks =
+      choose_recompute(c, net.spec(), comm.size(), ranks_of_host(comm), device.is_cpu());
   if (c.ema.decay > 0) ema = std::make_unique<Ema>(params, c.ema.decay);
   loader = std::make_unique<data::Loader>(
       train_set, sampler, plan.plan(), train_augment(c), static_cast<uint64_t>(c.run.seed),
       data::LoaderOptions{static_cast<int>(c.data.workers), static_cast<int>(c.data.prefetch)});
+}
+
+EvalOptions evaluation_options(const RunConfig& c) {
+  EvalOptions o;
+  o.preprocess =
+      eval_augment(c.evaluate.image_size > 0 ? c.evaluate.image_size : final_image_size(c),
+                   c.evaluate.resize_margin, c.data.interpolation);
+  o.chunk = c.evaluate.chunk;
+  o.workers = static_cast<int>(c.data.workers);
+  o.loss_kind = c.loss.kind;
+  return o;
 }
 
 uint64_t Trainer::position() const { return std::min(step * plan.batch_size, plan.end_position); }

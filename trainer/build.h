@@ -19,6 +19,7 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/comm/communicator.h"
 #include "trainer/comm/grad_reducer.h"
+#include "trainer/evaluate.h"
 #include "trainer/optim/ema.h"
 #include "trainer/optim/param_group.h"
 #include "trainer/optim/sam.h"
@@ -69,6 +70,9 @@ struct Trainer {
 // Error(kWeights) when the tensors do not fit.
 Snapshot take_snapshot(Trainer& trainer);
 void restore(Trainer& trainer, const Snapshot& snapshot);
+
+// How a run evaluates on evaluate.split.
+EvalOptions evaluation_options(const RunConfig& config);
 
 // Loads init.weights, or initializes from the seed.
 void initialize_weights(Trainer& trainer);

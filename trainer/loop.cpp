@@ -14,6 +14,7 @@
 #include "trainer/agreement.h"
 #include "trainer/device_peak.h"
 #include "trainer/evaluate.h"
+#include "trainer/memory.h"
 #include "trainer/run_saver.h"
 #include "trainer/step.h"
 #include "trainer/step_profile.h"
@@ -56,7 +57,6 @@ class Loop {
     const auto every = static_cast<uint64_t>(t_.config.evaluate.every_steps);
     return t_.eval_set && ((every > 0 && step % every == 0) || step == last_step_);
   }
-  // Of the run's first positions.
   double flops_until(uint64_t position) const {
     return train_flops(t_.config, t_.net.spec(), t_.plan, position);
   }
@@ -158,6 +158,9 @@ void Loop::share_state(bool resumed) {
 }
 
 void Loop::start_log() {
+  const MemoryEstimate memory = estimate_memory(t_.config, t_.net.spec(), t_.comm.size(),
+                                                t_.total_steps(), t_.recompute_blocks);
+  say(to_text(memory));
   on_root(t_.comm, [&] {
     metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(),
                                          t_.config.log.tensorboard);
@@ -174,6 +177,8 @@ void Loop::start_log() {
                      {"samples", t_.train_set.size()},
                      {"fingerprint", t_.train_set.fingerprint()},
                      {"config_hash", config_hash(t_.config.fields())},
+                     {"recompute", t_.recompute_blocks},
+                     {"memory_estimate_bytes", memory.total()},
                      {"peak_tflops_per_rank", peak_flops_ / 1e12}});
   });
   if (t_.config.data.trace)
@@ -283,20 +288,14 @@ void Loop::tell_about_saves(const StepResult& r) {
 // Raw weights, and the average where there is one.
 void Loop::evaluate_now() {
   enter(Section::kEvaluate);
-  const auto& e = t_.config.evaluate;
-  EvalOptions options;
-  options.preprocess = eval_augment(e.image_size > 0 ? e.image_size : final_image_size(t_.config),
-                                    e.resize_margin, t_.config.data.interpolation);
-  options.chunk = e.chunk;
-  options.workers = static_cast<int>(t_.config.data.workers);
-  options.loss_kind = t_.config.loss.kind;
+  const std::string& split = t_.config.evaluate.split;
+  const EvalOptions options = evaluation_options(t_.config);
   const auto one = [&](const std::string& weights) {
     const EvalResult r = evaluate(t_.net, *t_.eval_set, options, t_.comm);
     last_eval_[weights] = r;
-    if (root_ && !metrics_->has_eval(t_.step, weights))
-      metrics_->eval(t_.step, e.split, weights, r);
-    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step,
-                    e.split, weights, r.loss, 100 * r.top1, 100 * r.top5));
+    if (root_ && !metrics_->has_eval(t_.step, weights)) metrics_->eval(t_.step, split, weights, r);
+    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step, split,
+                    weights, r.loss, 100 * r.top1, 100 * r.top5));
   };
   one("raw");
   if (t_.ema) {

@@ -216,6 +216,10 @@ void TrainConfig::visit(Fields& f) {
     "blocks: keep only the blocks' inputs and compute the rest again in the backward pass (same "
     "bits, less memory, more time); auto: where memory would not do",
     {.affects_result = false, .one_of = {"none", "blocks", "auto"}});
+  f("memory_gib", memory_gib,
+    "memory of one rank, for recompute = \"auto\"; 0: its share of what is free (on a GPU: blocks "
+    "are recomputed)",
+    runtime(0));
 }
 
 Fields RunConfig::fields() {

@@ -131,6 +131,7 @@ struct TrainConfig {
   std::string on_non_finite = "stop";
   std::string profile;
   std::string recompute = "none";
+  double memory_gib = 0;
   void visit(Fields& f);
 };
 

@@ -5,7 +5,6 @@
 #include <ATen/ATen.h>
 
 #include <span>
-#include <vector>
 
 #include "models/nfnet/spec.h"
 
@@ -35,12 +34,5 @@ at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride,
 // the type of x, or undefined: which images keep their residual branch.
 at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const BlockParameters& p,
                          const NfnetSpec& spec, const at::Tensor& keep);
-
-// The same without keeping what the backward pass needs but the block's input: it is computed again
-// there. Equal bits in outputs and gradients (the masks are given, nothing is drawn anew), about a
-// third more time, a block's memory instead of all blocks'. Tensors as for block_parameters().
-at::Tensor recomputed_block(const at::Tensor& x, const BlockSpec& block,
-                            const std::vector<at::Tensor>& tensors, const NfnetSpec& spec,
-                            const at::Tensor& keep);
 
 }  // namespace nf::model
