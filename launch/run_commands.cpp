@@ -9,6 +9,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "launch/programs.h"
 #include "launch/sweep_commands.h"
 #include "launch/sweep_runner.h"
 
@@ -43,12 +44,7 @@ int run(const RunArguments& a) {
   const fs::path output = a.sweep.output;
   claim_sweep(config, output);
   RunnerOptions options;
-  options.output = output;
-  options.programs =
-      a.programs.empty() ? fs::read_symlink("/proc/self/exe").parent_path() : fs::path(a.programs);
-  if (!fs::exists(options.programs / "nf-train"))
-    throw Error(ExitCode::kUsage, options.programs.string(), "nf-train is not here",
-                "give its folder with --programs");
+  options.place = {output, programs_folder(a.programs)};
   struct sigaction action = {};
   action.sa_handler = ask_to_stop;
   ::sigaction(SIGTERM, &action, nullptr);
