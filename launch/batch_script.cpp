@@ -94,6 +94,7 @@ std::string run_lines(const BatchRun& run, BatchKind kind, const char* indent) {
   set("lock_file", run.lock_file);
   set("verdict_file", run.verdict_file);
   set("exit_file", run.exit_file);
+  set("log_file", run.log_file);
   out += fmt::format("{}words=(", indent);
   for (size_t i = 0; i < run.words.size(); ++i) {
     // An option and its value on a line of their own.

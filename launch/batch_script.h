@@ -31,8 +31,9 @@ struct BatchRun {
   std::vector<std::string> words;  // the program each rank runs, and its arguments
   std::string done_file;           // there when the run has succeeded
   // All may be empty. lock_file is held while the run lives; with verdict_file there, nothing is
-  // left to do; exit_file gets "code seconds" when the job ends for good.
-  std::string lock_file, verdict_file, exit_file;
+  // left to do; exit_file gets "code seconds" when the job ends for good; log_file gets what is
+  // said.
+  std::string lock_file, verdict_file, exit_file, log_file;
 };
 
 enum class BatchKind {

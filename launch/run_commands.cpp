@@ -27,18 +27,6 @@ struct RunArguments {
   std::string programs;
 };
 
-// The plan with rates of what has finished so far.
-SweepPlan plan_of(const SweepConfig& config, const fs::path& output) {
-  const fs::path table = output / "results.csv";
-  std::vector<analysis::Run> runs;
-  if (fs::exists(table)) {
-    const std::string text = read_file(table);
-    if (text.find('\n') + 1 < text.size())
-      runs = analysis::read_run_table_text(text, table.string()).runs;
-  }
-  return plan_sweep(config, runs);
-}
-
 int run(const RunArguments& a) {
   SweepConfig config = load_sweep_config(a.sweep.config, a.sweep.overrides);
   const fs::path output = a.sweep.output;
@@ -114,6 +102,17 @@ int collect(const SweepArguments& a) {
 }
 
 }  // namespace
+
+SweepPlan plan_of(const SweepConfig& config, const fs::path& output) {
+  const fs::path table = output / "results.csv";
+  std::vector<analysis::Run> runs;
+  if (fs::exists(table)) {
+    const std::string text = read_file(table);
+    if (text.find('\n') + 1 < text.size())
+      runs = analysis::read_run_table_text(text, table.string()).runs;
+  }
+  return plan_sweep(config, runs);
+}
 
 SweepCommand add_run_command(CLI::App& program) {
   auto a = std::make_shared<RunArguments>();
