@@ -35,20 +35,36 @@ std::set<std::string> evaluations(const std::vector<Json>& lines) {
   return found;
 }
 
+// By the script, by Slurm for a preemption, by Slurm for a lost node.
+bool is_requeue(const std::string& state) {
+  return state == "PENDING" || state == "PREEMPTED" || state == "NODE_FAIL";
+}
+
 }  // namespace
 
-SlurmRuns::SlurmRuns(SlurmLab& lab, double epochs, std::vector<std::string> overrides) : lab_(lab) {
+SlurmRuns::SlurmRuns(SlurmLab& lab, double epochs,
+                     const std::map<std::string, std::string>& overrides)
+    : lab_(lab) {
   make_shapes_dataset(folder_ / "data", 29, 40);
-  overrides.push_back("data.path='" + (folder_ / "data").string() + "'");
-  std::ofstream config(folder_ / "run.toml");
-  config << "run.threads_per_rank = 1\ndata.image_size = 32\ndata.workers = 1\n"
-         << "model.name = 'nfnet_pico'\nmodel.depths = [1, 1, 1, 1]\n"
-         << "model.widths = [32, 32, 64, 64]\nbatch.size = 12\nbatch.micro_batches = 4\n"
-         << "schedule.epochs = " << epochs << "\nschedule.warmup_epochs = 0.2\n"
-         << "optimizer.learning_rate = 0.1\nema.decay = 0.9\ncheckpoint.every_steps = 5\n"
-         << "evaluate.split = 'holdout'\nlog.tensorboard = false\n";
-  for (const auto& line : overrides)
-    config << line.substr(0, line.find('=')) << " = " << line.substr(line.find('=') + 1) << "\n";
+  std::map<std::string, std::string> keys = {{"run.threads_per_rank", "1"},
+                                             {"data.path", "'" + (folder_ / "data").string() + "'"},
+                                             {"data.image_size", "32"},
+                                             {"data.workers", "1"},
+                                             {"model.name", "'nfnet_pico'"},
+                                             {"model.depths", "[1, 1, 1, 1]"},
+                                             {"model.widths", "[32, 32, 64, 64]"},
+                                             {"batch.size", "12"},
+                                             {"batch.micro_batches", "4"},
+                                             {"schedule.epochs", std::to_string(epochs)},
+                                             {"schedule.warmup_epochs", "0.2"},
+                                             {"optimizer.learning_rate", "0.1"},
+                                             {"ema.decay", "0.9"},
+                                             {"checkpoint.every_steps", "5"},
+                                             {"evaluate.split", "'holdout'"},
+                                             {"log.tensorboard", "false"}};
+  for (const auto& [key, value] : overrides) keys[key] = value;
+  std::ofstream file(config());
+  for (const auto& [key, value] : keys) file << key << " = " << value << "\n";
 }
 
 std::vector<SlurmRun> SlurmRuns::submit(const std::string& name,
@@ -88,6 +104,8 @@ int64_t SlurmRuns::step(const SlurmRun& run) {
   return lines.empty() ? 0 : lines.back()["step"].get<int64_t>();
 }
 
+int64_t SlurmRuns::last_step(int64_t seed) { return step({.directory = undisturbed(seed)}); }
+
 size_t SlurmRuns::lives(const SlurmRun& run) {
   const std::string text = slurp(run.log);
   size_t n = 0;
@@ -101,7 +119,7 @@ void SlurmRuns::check_ends(const std::vector<SlurmRun>& runs) const {
     const auto found = ended.find(run.job);
     if (found == ended.end()) continue;
     for (const auto& state : found->second) {
-      if (state == "PENDING") continue;  // requeued
+      if (is_requeue(state)) continue;
       if (state != "COMPLETED" || !fs::exists(run.directory / "result.json"))
         throw std::runtime_error(
             run.name + ": job " + run.job + " is " + state +
@@ -153,6 +171,7 @@ std::string SlurmRuns::differences(const SlurmRun& run) {
   if (evaluations(evals) != evaluations(metrics(other, "eval"))) found += "other evaluations; ";
   if (evaluations(evals).size() != evals.size()) found += "an evaluation twice; ";
   const auto ended = lab_.ended();
+  // A life may end before it comes to training.
   if (lives(run) > ended.at(run.job).size()) found += "more lives than Slurm knows of; ";
   const std::string log = slurp(run.log);
   if (log.find(", life 1] starting on") == std::string::npos) found += "the log lost its start; ";

@@ -22,8 +22,8 @@ struct SlurmRun {
 
 class SlurmRuns {
  public:
-  // epochs of 250 images in batches of 12; `overrides` go to every run.
-  SlurmRuns(SlurmLab& lab, double epochs, std::vector<std::string> overrides = {});
+  // epochs of 250 images in batches of 12; `overrides`: further keys of the config, as TOML.
+  SlurmRuns(SlurmLab& lab, double epochs, const std::map<std::string, std::string>& overrides = {});
 
   // `how`: options of nf-launch sbatch. With --array in it, one run for each of `tasks`, with seed
   // 10 + task.
@@ -34,6 +34,7 @@ class SlurmRuns {
   static size_t lives(const SlurmRun& run);  // that its log tells of
   // The step that the run's metrics have reached.
   static int64_t step(const SlurmRun& run);
+  int64_t last_step(int64_t seed = 10);  // of a run
 
   // Waits until all have ended; a job that ends in another way than COMPLETED, or before its
   // result.json is there, throws with its log.
