@@ -35,27 +35,18 @@ std::vector<SlurmRun> submit_all(SlurmRuns& runs) {
   return all;
 }
 
-bool is_over(const SlurmLab& lab, const SlurmRun& run) {
-  const auto ended = lab.ended();
-  const auto found = ended.find(run.job);
-  return found != ended.end() && found->second.back() == "COMPLETED";
-}
-
 // One cycle: every run that is left makes some steps, then the nodes are taken from it.
-bool cycle(SlurmLab& lab, const std::vector<SlurmRun>& runs, PositionRng& random, Count& count) {
-  std::vector<std::pair<const SlurmRun*, int64_t>> left;
-  for (const auto& run : runs)
-    if (!is_over(lab, run)) left.push_back({&run, SlurmRuns::step(run)});
-  if (left.empty()) return false;
-  wait_until("steps of every run", [&] {
-    return std::all_of(left.begin(), left.end(), [&](const auto& l) {
-      return is_over(lab, *l.first) || SlurmRuns::step(*l.first) > l.second;
-    });
-  });
+bool cycle(SlurmLab& lab, SlurmRuns& runs, const std::vector<SlurmRun>& all, PositionRng& random,
+           Count& count) {
+  std::map<std::string, int64_t> steps;
+  for (const auto& run : all)
+    if (!runs.is_over(run)) steps[run.name] = SlurmRuns::step(run);
+  if (steps.empty()) return false;
+  runs.wait(all, [&](const SlurmRun& run) { return SlurmRuns::step(run) > steps[run.name]; });
   std::this_thread::sleep_for(std::chrono::milliseconds(random.below(1500)));
   lab.release(lab.take());
   ++count.cycles;
-  for (const auto& l : left) count.evicted += is_over(lab, *l.first) ? 0 : 1;
+  for (const auto& run : all) count.evicted += runs.is_over(run) ? 0 : 1;
   return true;
 }
 
@@ -66,7 +57,7 @@ int run_cycles(size_t cycles, double epochs, uint64_t seed) {
   PositionRng random(seed, Stream::kTest, 0);
   const std::vector<SlurmRun> all = submit_all(runs);
   Count count;
-  while (count.cycles < cycles && cycle(lab, all, random, count))
+  while (count.cycles < cycles && cycle(lab, runs, all, random, count))
     say("cycle %zu: %zu evictions so far\n", count.cycles, count.evicted);
   runs.wait(all);
   for (const auto& run : all) {

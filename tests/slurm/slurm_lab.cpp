@@ -116,7 +116,8 @@ SlurmLab::SlurmLab(const LabOptions& options) : options_(options) {
   setenv("SLURM_CONF", (folder_ / "slurm.conf").c_str(), 1);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 1);  // more ranks than cores
   controller_ = std::make_unique<Process>(
-      std::vector<std::string>{"slurmctld", "-D", "-c", "-f", (folder_ / "slurm.conf").string()},
+      std::vector<std::string>{"setpriv", "--pdeathsig", "TERM", "slurmctld", "-D", "-c", "-f",
+                               (folder_ / "slurm.conf").string()},
       folder_ / "controller.out", folder_ / "controller.err");
   nodes_.resize(static_cast<size_t>(options_.nodes));
   for (int node = 1; node <= options_.nodes; ++node) start_node(node);
@@ -191,7 +192,8 @@ void SlurmLab::wait_for_nodes() const {
 void SlurmLab::start_node(int node) {
   const std::string name = node_name(node);
   nodes_[static_cast<size_t>(node - 1)] = std::make_unique<Process>(
-      std::vector<std::string>{"slurmd", "-D", "-N", name, "-f", (folder_ / "slurm.conf").string()},
+      std::vector<std::string>{"setpriv", "--pdeathsig", "TERM", "slurmd", "-D", "-N", name, "-f",
+                               (folder_ / "slurm.conf").string()},
       folder_ / (name + ".out"), folder_ / (name + ".err"));
   if (std::all_of(nodes_.begin(), nodes_.end(), [](const auto& n) { return n != nullptr; }))
     wait_for_nodes();

@@ -20,7 +20,7 @@ Outcome must(const std::vector<std::string>& command) {
 // Steps 1, 2, 3, ... each once, with these losses.
 std::string difference_of_losses(const std::vector<Json>& here, const std::vector<Json>& there) {
   for (size_t i = 0; i < std::max(here.size(), there.size()); ++i) {
-    const std::string at = "train line " + std::to_string(i + 1);
+    const std::string at = std::string("train line ").append(std::to_string(i + 1));
     if (i >= here.size() || i >= there.size()) return at + ": one of the logs is shorter; ";
     if (here[i]["step"] != i + 1) return at + " is step " + here[i]["step"].dump() + "; ";
     if (here[i]["loss"] != there[i]["loss"]) return at + ": another loss; ";
@@ -31,7 +31,7 @@ std::string difference_of_losses(const std::vector<Json>& here, const std::vecto
 std::set<std::string> evaluations(const std::vector<Json>& lines) {
   std::set<std::string> found;
   for (const auto& line : lines)
-    found.insert(line["step"].dump() + " " + line["weights"].dump() + " " + line["loss"].dump());
+    found.insert(Json{line["step"], line["weights"], line["loss"]}.dump());
   return found;
 }
 
@@ -46,22 +46,23 @@ SlurmRuns::SlurmRuns(SlurmLab& lab, double epochs,
                      const std::map<std::string, std::string>& overrides)
     : lab_(lab) {
   make_shapes_dataset(folder_ / "data", 29, 40);
-  std::map<std::string, std::string> keys = {{"run.threads_per_rank", "1"},
-                                             {"data.path", "'" + (folder_ / "data").string() + "'"},
-                                             {"data.image_size", "32"},
-                                             {"data.workers", "1"},
-                                             {"model.name", "'nfnet_pico'"},
-                                             {"model.depths", "[1, 1, 1, 1]"},
-                                             {"model.widths", "[32, 32, 64, 64]"},
-                                             {"batch.size", "12"},
-                                             {"batch.micro_batches", "4"},
-                                             {"schedule.epochs", std::to_string(epochs)},
-                                             {"schedule.warmup_epochs", "0.2"},
-                                             {"optimizer.learning_rate", "0.1"},
-                                             {"ema.decay", "0.9"},
-                                             {"checkpoint.every_steps", "5"},
-                                             {"evaluate.split", "'holdout'"},
-                                             {"log.tensorboard", "false"}};
+  std::map<std::string, std::string> keys = {
+      {"run.threads_per_rank", "1"},
+      {"data.path", Json((folder_ / "data").string()).dump()},
+      {"data.image_size", "32"},
+      {"data.workers", "1"},
+      {"model.name", "'nfnet_pico'"},
+      {"model.depths", "[1, 1, 1, 1]"},
+      {"model.widths", "[32, 32, 64, 64]"},
+      {"batch.size", "12"},
+      {"batch.micro_batches", "4"},
+      {"schedule.epochs", std::to_string(epochs)},
+      {"schedule.warmup_epochs", "0.2"},
+      {"optimizer.learning_rate", "0.1"},
+      {"ema.decay", "0.9"},
+      {"checkpoint.every_steps", "5"},
+      {"evaluate.split", "'holdout'"},
+      {"log.tensorboard", "false"}};
   for (const auto& [key, value] : overrides) keys[key] = value;
   std::ofstream file(config());
   for (const auto& [key, value] : keys) file << key << " = " << value << "\n";
@@ -104,7 +105,11 @@ int64_t SlurmRuns::step(const SlurmRun& run) {
   return lines.empty() ? 0 : lines.back()["step"].get<int64_t>();
 }
 
-int64_t SlurmRuns::last_step(int64_t seed) { return step({.directory = undisturbed(seed)}); }
+int64_t SlurmRuns::last_step(int64_t seed) {
+  SlurmRun run;
+  run.directory = undisturbed(seed);
+  return step(run);
+}
 
 size_t SlurmRuns::lives(const SlurmRun& run) {
   const std::string text = slurp(run.log);
@@ -113,37 +118,40 @@ size_t SlurmRuns::lives(const SlurmRun& run) {
   return n;
 }
 
-void SlurmRuns::check_ends(const std::vector<SlurmRun>& runs) const {
+bool SlurmRuns::is_over(const SlurmRun& run) const {
   const auto ended = lab_.ended();
-  for (const auto& run : runs) {
-    const auto found = ended.find(run.job);
-    if (found == ended.end()) continue;
-    for (const auto& state : found->second) {
-      if (is_requeue(state)) continue;
-      if (state != "COMPLETED" || !fs::exists(run.directory / "result.json"))
-        throw std::runtime_error(
-            run.name + ": job " + run.job + " is " + state +
-            (fs::exists(run.directory / "result.json") ? "" : " without a result") + "\n" +
-            slurp(run.log));
-    }
+  const auto found = ended.find(run.job);
+  if (found == ended.end()) return false;
+  for (const auto& state : found->second) {
+    if (is_requeue(state)) continue;
+    const bool result = fs::exists(run.directory / "result.json");
+    if (state != "COMPLETED" || !result)
+      throw std::runtime_error(run.name + ": job " + run.job + " is " + state +
+                               (result ? "" : " without a result") + "\n" + slurp(run.log));
+  }
+  return found->second.back() == "COMPLETED";
+}
+
+void SlurmRuns::wait(const std::vector<SlurmRun>& runs,
+                     const std::function<bool(const SlurmRun&)>& enough) {
+  std::vector<const SlurmRun*> left;
+  const auto all_done = [&] {
+    left.clear();
+    for (const auto& run : runs)
+      if (!is_over(run) && !enough(run)) left.push_back(&run);
+    return left.empty();
+  };
+  try {
+    wait_until("runs", all_done, 400);
+  } catch (const std::runtime_error& e) {
+    std::string text = e.what() + test::run({"squeue"}).out;
+    if (!left.empty()) text += left[0]->name + "\n" + slurp(left[0]->log);
+    throw std::runtime_error(text);
   }
 }
 
 void SlurmRuns::wait(const std::vector<SlurmRun>& runs) {
-  std::string left;
-  const auto all_done = [&] {
-    check_ends(runs);
-    const auto ended = lab_.ended();
-    left.clear();
-    for (const auto& run : runs)
-      if (!ended.count(run.job) || ended.at(run.job).back() != "COMPLETED") left += " " + run.name;
-    return left.empty();
-  };
-  try {
-    wait_until("the runs", all_done, 600);
-  } catch (const std::runtime_error& e) {
-    throw std::runtime_error(std::string(e.what()) + ":" + left);
-  }
+  wait(runs, [](const SlurmRun&) { return false; });
 }
 
 fs::path SlurmRuns::undisturbed(int64_t seed) {

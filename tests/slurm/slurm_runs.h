@@ -36,8 +36,11 @@ class SlurmRuns {
   static int64_t step(const SlurmRun& run);
   int64_t last_step(int64_t seed = 10);  // of a run
 
-  // Waits until all have ended; a job that ends in another way than COMPLETED, or before its
-  // result.json is there, throws with its log.
+  // Throws with its log when the job ended in another way than COMPLETED, or before its result.json
+  // was there.
+  bool is_over(const SlurmRun& run) const;
+  // Waits until each is over or has `enough`.
+  void wait(const std::vector<SlurmRun>& runs, const std::function<bool(const SlurmRun&)>& enough);
   void wait(const std::vector<SlurmRun>& runs);
   // What is wrong with a run that has ended, compared with an undisturbed one; "" when nothing is.
   std::string differences(const SlurmRun& run);
@@ -47,7 +50,6 @@ class SlurmRuns {
 
  private:
   std::filesystem::path undisturbed(int64_t seed);
-  void check_ends(const std::vector<SlurmRun>& runs) const;
 
   SlurmLab& lab_;
   TempDir folder_;
