@@ -184,7 +184,7 @@ bool Loop::finished_before() {
     }
   }
   if (broadcast_string(t_.comm, text) != "done") return false;
-  say("this run is complete: " + directory_->file("result.json").string());
+  if (root_) say("this run is complete: " + directory_->file("result.json").string());
   return true;
 }
 
