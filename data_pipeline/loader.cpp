@@ -22,7 +22,14 @@ std::optional<PositionRange> TrainPlan::range(uint64_t step, uint64_t micro_batc
   if (step >= steps()) return std::nullopt;
   const uint64_t size = batch_size / micro_batches;
   const uint64_t begin = std::min(step * batch_size + micro_batch * size, end_position);
-  return PositionRange{begin, std::min(begin + size, end_position)};
+  return PositionRange{begin, std::min(begin + size, end_position), image_size(step)};
+}
+
+int64_t TrainPlan::image_size(uint64_t step) const {
+  int64_t size = 0;
+  for (const SizeStage& stage : sizes)
+    if (stage.begin <= step * batch_size) size = stage.image_size;
+  return size;
 }
 
 BatchPlan TrainPlan::plan() const {
@@ -41,7 +48,7 @@ BatchPlan eval_plan(uint64_t samples, uint64_t chunk, uint64_t rank, uint64_t wo
     const uint64_t chunks = samples / chunk + (samples % chunk != 0);
     if (rank >= chunks || k > (chunks - 1 - rank) / world) return std::nullopt;
     const uint64_t begin = (k * world + rank) * chunk;
-    return PositionRange{begin, std::min(begin + chunk, samples)};
+    return PositionRange{begin, std::min(begin + chunk, samples), 0};
   };
 }
 
@@ -127,7 +134,7 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
   MicroBatch& batch = job->batch;
   batch.k = k;
   batch.range = *range;
-  batch.image_size = augment.image_size;
+  batch.image_size = range->image_size > 0 ? range->image_size : augment.image_size;
   const size_t count = range->end - range->begin;
   batch.count = static_cast<int64_t>(count);
   batch.samples.resize(count);
@@ -141,7 +148,7 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
     batch.pixels = std::move(spare_pixels.back());
     spare_pixels.pop_back();
   }
-  const auto side = static_cast<size_t>(augment.image_size);
+  const auto side = static_cast<size_t>(batch.image_size);
   batch.pixels.resize(count * side * side * 3);
   job->items.resize(count);
   return job;
@@ -150,12 +157,14 @@ std::shared_ptr<Job> Loader::Impl::make_job(uint64_t k) {
 void Loader::Impl::load_item(Job& job, size_t i, SlotMemory& memory) const {
   Item& item = job.items[i];
   MicroBatch& batch = job.batch;
-  const auto side = static_cast<size_t>(augment.image_size);
+  const auto side = static_cast<size_t>(batch.image_size);
+  AugmentOptions sized = augment;
+  sized.image_size = batch.image_size;
   SlotSource source{batch.range.begin + i, batch.samples[i], std::nullopt};
   if (partners) source.partner = batch.mix_samples[i];
   try {
-    item.result = fill_slot(dataset, augment, seed, source,
-                            batch.pixels.data() + i * side * side * 3, memory);
+    item.result =
+        fill_slot(dataset, sized, seed, source, batch.pixels.data() + i * side * side * 3, memory);
     if (!item.result.fault.ok()) batch.weights[i] = 0.0f;
   } catch (...) {
     item.failure = std::current_exception();

@@ -18,6 +18,7 @@ namespace nf::data {
 
 struct PositionRange {
   uint64_t begin = 0, end = 0;  // may be empty: a micro-batch past the end of the run
+  int64_t image_size = 0;       // pixels a side; 0: that of the loader's options
 };
 
 // The k-th micro-batch that this rank takes; nullopt after the last. Pure function, called from any
@@ -30,7 +31,15 @@ using BatchPlan = std::function<std::optional<PositionRange>(uint64_t k)>;
 struct TrainPlan {
   uint64_t batch_size = 0, micro_batches = 0, end_position = 0;
   uint64_t rank = 0, world = 1;
+  // Progressive image sizes: a batch has the size of the last stage that begins at or before its
+  // first position; without stages that of the loader's options.
+  struct SizeStage {
+    uint64_t begin = 0;
+    int64_t image_size = 0;
+  };
+  std::vector<SizeStage> sizes = {};  // by begin, the first at 0
 
+  int64_t image_size(uint64_t step) const;  // 0 without stages
   uint64_t first() const { return rank * micro_batches / world; }
   uint64_t last() const { return (rank + 1) * micro_batches / world; }
   uint64_t per_step() const { return last() - first(); }

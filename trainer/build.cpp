@@ -1,12 +1,17 @@
 // See build.h.
 #include "trainer/build.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "core/check.h"
 #include "core/error.h"
+#include "trainer/agreement.h"
 #include "trainer/checkpoint/export.h"
+#include "trainer/layer_rules.h"
+#include "trainer/memory.h"
 #include "trainer/model_metadata.h"
 
 namespace nf::train {
@@ -35,6 +40,7 @@ data::TrainPlan train_plan(const RunConfig& c, const Communicator& comm,
   p.batch_size = static_cast<uint64_t>(c.batch.size);
   p.micro_batches = static_cast<uint64_t>(c.batch.micro_batches);
   p.end_position = data::positions_in_run(c.schedule.epochs, set.size());
+  p.sizes = size_stages(c.schedule, p.end_position);
   p.rank = static_cast<uint64_t>(comm.rank());
   p.world = static_cast<uint64_t>(comm.size());
   if (p.end_position == 0)
@@ -75,7 +81,7 @@ FlatLayout layout_of(const model::Nfnet& net) {
 }
 
 // Rebinds the network's parameters to views of the arena and lists them with their gradients.
-std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout,
+std::vector<Param> bind_params(const RunConfig& c, model::Nfnet& net, const FlatLayout& layout,
                                const at::Tensor& weights, const at::Tensor& gradients) {
   std::vector<Param> params;
   for (size_t i = 0; i < net.parameters().size(); ++i) {
@@ -83,7 +89,15 @@ std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout,
     const auto& p = net.parameters()[i];
     params.push_back({p.name, p.tensor, layout.view(gradients, i), p.role, 1.0, false});
   }
+  apply_layer_rules(c.optimizer, net.spec(), params);
   return params;
+}
+
+int ranks_of_host(Communicator& comm) {
+  char name[256] = {};
+  ::gethostname(name, sizeof name - 1);
+  const std::vector<std::string> hosts = gather_strings(comm, name);
+  return static_cast<int>(std::count(hosts.begin(), hosts.end(), std::string(name)));
 }
 
 }  // namespace
@@ -101,7 +115,7 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
       layout(layout_of(net)),
       weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
       gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      sgd((params = bind_params(net, layout, weights, gradients)), sgd_options(c)),
+      sgd((params = bind_params(c, net, layout, weights, gradients)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
@@ -110,17 +124,32 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
               {.reduction = parse_reduction(c.comm.reduction),
                .ops = gradient_path.ops.get(),
                .shared_memory = c.comm.shared_memory}),
-      backward(params, layout) {
+      backward(params, layout),
+      sam(params, layout, weights,
+          {.rho = c.sam.rho, .fraction = c.sam.fraction, .adaptive = c.sam.adaptive}) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());
   if (net.spec().classes < classes)
     throw Error(ExitCode::kUsage, "model.classes",
                 std::to_string(net.spec().classes) + " outputs, but the data set has " +
                     std::to_string(classes) + " classes",
                 "leave model.classes at 0 to take the data set's number");
+  recompute_blocks =
+      choose_recompute(c, net.spec(), comm.size(), ranks_of_host(comm), device.is_cpu());
   if (c.ema.decay > 0) ema = std::make_unique<Ema>(params, c.ema.decay);
   loader = std::make_unique<data::Loader>(
       train_set, sampler, plan.plan(), train_augment(c), static_cast<uint64_t>(c.run.seed),
       data::LoaderOptions{static_cast<int>(c.data.workers), static_cast<int>(c.data.prefetch)});
+}
+
+EvalOptions evaluation_options(const RunConfig& c) {
+  EvalOptions o;
+  o.preprocess =
+      eval_augment(c.evaluate.image_size > 0 ? c.evaluate.image_size : final_image_size(c),
+                   c.evaluate.resize_margin, c.data.interpolation);
+  o.chunk = c.evaluate.chunk;
+  o.workers = static_cast<int>(c.data.workers);
+  o.loss_kind = c.loss.kind;
+  return o;
 }
 
 uint64_t Trainer::position() const { return std::min(step * plan.batch_size, plan.end_position); }
@@ -159,7 +188,7 @@ Snapshot take_snapshot(Trainer& t) {
     s.optimizer.push_back({t.params[i].name, copy(t.sgd.momentum()[i])});
     if (t.ema) s.ema.push_back({t.params[i].name, copy(t.ema->values()[i])});
   }
-  s.model_metadata = describe_model(t.net.spec(), t.config.data.image_size);
+  s.model_metadata = describe_model(t.net.spec(), final_image_size(t.config));
   return s;
 }
 
@@ -192,7 +221,8 @@ void initialize_weights(Trainer& t) {
   const auto seed = static_cast<uint64_t>(t.config.run.seed);
   t.net.init(seed);
   if (!t.config.init.weights.empty()) {
-    const WeightsSource source = read_weights(t.config.init.weights);
+    const WeightsSource source = read_weights(
+        t.config.init.weights, t.config.init.ema ? WeightsChoice::kEma : WeightsChoice::kRaw);
     std::vector<ExpectedTensor> expected;
     for (const auto& p : t.params) expected.push_back({p.name, p.value.sizes().vec()});
     FitOptions options;

@@ -19,8 +19,10 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/comm/communicator.h"
 #include "trainer/comm/grad_reducer.h"
+#include "trainer/evaluate.h"
 #include "trainer/optim/ema.h"
 #include "trainer/optim/param_group.h"
+#include "trainer/optim/sam.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/optim/sgd.h"
 #include "trainer/resolve_device.h"
@@ -49,6 +51,8 @@ struct Trainer {
   GradientPath gradient_path;
   GradReducer reducer;
   Backward backward;
+  Sam sam;
+  bool recompute_blocks = false;  // by train.recompute
   std::unique_ptr<data::Loader> loader;
 
   uint64_t step = 0;  // updates done
@@ -66,6 +70,9 @@ struct Trainer {
 // Error(kWeights) when the tensors do not fit.
 Snapshot take_snapshot(Trainer& trainer);
 void restore(Trainer& trainer, const Snapshot& snapshot);
+
+// How a run evaluates on evaluate.split.
+EvalOptions evaluation_options(const RunConfig& config);
 
 // Loads init.weights, or initializes from the seed.
 void initialize_weights(Trainer& trainer);

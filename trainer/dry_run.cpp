@@ -3,12 +3,12 @@
 
 #include <fmt/format.h>
 
-#include <bit>
-
 #include "core/error.h"
 #include "data_pipeline/sampler.h"
 #include "data_pipeline/shard_dataset.h"
 #include "models/nfnet/cost.h"
+#include "trainer/resolve_device.h"
+#include "trainer/train_cost.h"
 
 namespace nf::train {
 
@@ -28,22 +28,19 @@ RunEstimate estimate_run(const RunConfig& c, int ranks) {
   e.steps = (e.positions + batch - 1) / batch;
   if (c.limit.steps > 0) e.steps = std::min(e.steps, static_cast<uint64_t>(c.limit.steps));
   e.parameters = model::model_cost(spec).parameters;
-  e.train_flops_per_image = 6.0 * model::forward_macs(spec, c.data.image_size);
-  e.train_flops =
-      e.train_flops_per_image * static_cast<double>(std::min(e.positions, e.steps * batch));
-  const int64_t micro_batch = c.batch.size / c.batch.micro_batches;
-  const auto own = static_cast<unsigned>((c.batch.micro_batches + ranks - 1) / ranks);
-  const double copies = 3.0 + (c.ema.decay > 0 ? 1 : 0) + std::bit_width(own) + 1;
-  e.weights_bytes = 4.0 * static_cast<double>(e.parameters) * copies;
-  e.activation_bytes = model::activation_bytes_estimate(spec, c.data.image_size, micro_batch,
-                                                        c.precision.compute == "bfloat16" ? 2 : 4);
-  e.batch_bytes = static_cast<double>(micro_batch * c.data.image_size * c.data.image_size * 3 *
-                                      (c.data.prefetch + 1));
+  data::TrainPlan plan;
+  plan.batch_size = batch;
+  plan.sizes = size_stages(c.schedule, e.positions);
+  const uint64_t end = std::min(e.positions, e.steps * batch);
+  e.train_flops_per_image = mean_flops_per_image(c, spec, plan, end);
+  e.train_flops = train_flops(c, spec, plan, end);
+  e.recompute = choose_recompute(c, spec, ranks, ranks, resolve_device(c.run.device, 0).is_cpu());
+  e.memory = estimate_memory(c, spec, ranks, e.steps, e.recompute);
+  e.other_memory = estimate_memory(c, spec, ranks, e.steps, !e.recompute);
   return e;
 }
 
 std::string format_estimate(const RunEstimate& e, const RunConfig& c, int ranks) {
-  constexpr double kMiB = 1048576.0;
   return fmt::format(
       "\n# {} on {} rank(s)\n"
       "# parameters            {}\n"
@@ -51,11 +48,11 @@ std::string format_estimate(const RunEstimate& e, const RunConfig& c, int ranks)
       "# images to be seen     {} ({:.4g} epochs)\n"
       "# steps                 {} of {} images in {} micro-batches\n"
       "# training FLOPs        {:.4g} an image, {:.4g} in all\n"
-      "# memory per rank       {:.0f} MiB weights and buffers, {:.0f} MiB activations of a "
-      "micro-batch, {:.0f} MiB images\n",
+      "# {}\n"
+      "# with train.recompute = \"{}\": {:.0f} MiB\n",
       c.model.name, ranks, e.parameters, e.samples, c.data.split, e.positions, c.schedule.epochs,
       e.steps, c.batch.size, c.batch.micro_batches, e.train_flops_per_image, e.train_flops,
-      e.weights_bytes / kMiB, e.activation_bytes / kMiB, e.batch_bytes / kMiB);
+      to_text(e.memory), e.recompute ? "none" : "blocks", e.other_memory.total() / 1048576.0);
 }
 
 Json to_json(const RunEstimate& e) {
@@ -65,7 +62,7 @@ Json to_json(const RunEstimate& e) {
           {"steps", e.steps},
           {"train_flops_per_image", e.train_flops_per_image},
           {"train_flops", e.train_flops},
-          {"memory_bytes", e.weights_bytes + e.activation_bytes + e.batch_bytes}};
+          {"memory_bytes", e.memory.total()}};
 }
 
 }  // namespace nf::train

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/jsonl.h"
+#include "trainer/memory.h"
 #include "trainer/run_config.h"
 
 namespace nf::train {
@@ -12,10 +13,9 @@ struct RunEstimate {
   uint64_t samples = 0, positions = 0, steps = 0;
   int64_t parameters = 0;
   double train_flops_per_image = 0, train_flops = 0;
-  double weights_bytes =
-      0;  // parameters, gradient, momentum, average, reduction buffers, of one rank
-  double activation_bytes = 0;  // one micro-batch, of one rank
-  double batch_bytes = 0;       // loader's images in flight
+  MemoryEstimate memory;        // of rank 0
+  MemoryEstimate other_memory;  // with train.recompute the other way
+  bool recompute = false;
 };
 
 // Opens the data set for its size; ranks: how many share the batch. Throws as a run would.

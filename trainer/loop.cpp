@@ -14,9 +14,11 @@
 #include "trainer/agreement.h"
 #include "trainer/device_peak.h"
 #include "trainer/evaluate.h"
+#include "trainer/memory.h"
 #include "trainer/run_saver.h"
 #include "trainer/step.h"
 #include "trainer/step_profile.h"
+#include "trainer/train_cost.h"
 
 namespace nf::train {
 namespace {
@@ -55,6 +57,14 @@ class Loop {
     const auto every = static_cast<uint64_t>(t_.config.evaluate.every_steps);
     return t_.eval_set && ((every > 0 && step % every == 0) || step == last_step_);
   }
+  double flops_until(uint64_t position) const {
+    return train_flops(t_.config, t_.net.spec(), t_.plan, position);
+  }
+  void restart_window() {
+    window_start_ = Clock::now();
+    window_begin_ = t_.position();
+    window_wait_ = t_.loader->wait_seconds();
+  }
   void enter(Section section) {
     if (options_.activity) options_.activity->enter(section, t_.step);
   }
@@ -73,9 +83,9 @@ class Loop {
   std::unique_ptr<RunSaver> saver_;           // rank 0
   std::unique_ptr<Progress> progress_;        // rank 0
   std::unique_ptr<data::TraceWriter> trace_;  // with data.trace
-  double peak_flops_ = 0, flops_per_image_ = 0;
+  double peak_flops_ = 0;
   Clock::time_point window_start_;
-  uint64_t window_images_ = 0;
+  uint64_t window_begin_ = 0;  // position
   double window_wait_ = 0;
   std::map<std::string, EvalResult> last_eval_;  // by "raw", "ema"
   double last_step_seconds_ = 0, slowest_step_ = 0;
@@ -148,7 +158,9 @@ void Loop::share_state(bool resumed) {
 }
 
 void Loop::start_log() {
-  flops_per_image_ = 6.0 * model::forward_macs(t_.net.spec(), t_.config.data.image_size);
+  const MemoryEstimate memory = estimate_memory(t_.config, t_.net.spec(), t_.comm.size(),
+                                                t_.total_steps(), t_.recompute_blocks);
+  say(to_text(memory));
   on_root(t_.comm, [&] {
     metrics_ = std::make_unique<Metrics>(*directory_, t_.step, t_.position(), t_.comm.size(),
                                          t_.config.log.tensorboard);
@@ -165,12 +177,13 @@ void Loop::start_log() {
                      {"samples", t_.train_set.size()},
                      {"fingerprint", t_.train_set.fingerprint()},
                      {"config_hash", config_hash(t_.config.fields())},
+                     {"recompute", t_.recompute_blocks},
+                     {"memory_estimate_bytes", memory.total()},
                      {"peak_tflops_per_rank", peak_flops_ / 1e12}});
   });
   if (t_.config.data.trace)
     trace_ = std::make_unique<data::TraceWriter>(options_.output, t_.plan.rank);
-  window_start_ = Clock::now();
-  window_wait_ = t_.loader->wait_seconds();
+  restart_window();
 }
 
 // A finished run says so and leaves at once.
@@ -184,18 +197,14 @@ bool Loop::finished_before() {
     }
   }
   if (broadcast_string(t_.comm, text) != "done") return false;
-  if (root_) say("this run is complete: " + directory_->file("result.json").string());
+  say("this run is complete: " + (options_.output / "result.json").string());
   return true;
 }
 
 StepResult Loop::do_step() {
   StepHooks hooks;
   hooks.stop_request = [&] { return static_cast<uint64_t>(watch_.reason()); };
-  hooks.error_code = [&] {
-    return saver_ && saver_->failures() >= RunSaver::kMaxFailures
-               ? static_cast<int>(ExitCode::kOther)
-               : 0;
-  };
+  hooks.error_code = [&] { return saver_ ? saver_->error_code() : 0; };
   hooks.last_step_seconds = last_step_seconds_;
   hooks.activity = options_.activity;
   enter(Section::kStep);
@@ -215,7 +224,6 @@ StepResult Loop::do_step() {
 }
 
 void Loop::log_step(const StepResult& r) {
-  window_images_ += r.end - r.begin;
   if (!root_) return;
   metrics_->ledger(r);
   if (!r.not_finite.empty())
@@ -223,17 +231,16 @@ void Loop::log_step(const StepResult& r) {
                     r.not_finite));
   const double passed = seconds_since(window_start_);
   Metrics::Speed speed;
-  speed.images_per_second = static_cast<double>(window_images_) / std::max(1e-9, passed);
+  speed.images_per_second = static_cast<double>(r.end - window_begin_) / std::max(1e-9, passed);
   speed.data_wait_fraction = (t_.loader->wait_seconds() - window_wait_) / std::max(1e-9, passed);
-  speed.mfu = speed.images_per_second * flops_per_image_ / (peak_flops_ * t_.comm.size());
+  speed.mfu = (flops_until(r.end) - flops_until(window_begin_)) / std::max(1e-9, passed) /
+              (peak_flops_ * t_.comm.size());
   if (!options_.quiet)
     progress_->update(r.step, t_.epoch(), r.loss, r.learning_rate, speed.images_per_second);
   if (r.step % static_cast<uint64_t>(t_.config.log.every_steps) != 0 && r.step != last_step_)
     return;
   metrics_->train(r, t_.epoch(), speed);
-  window_start_ = Clock::now();
-  window_images_ = 0;
-  window_wait_ = t_.loader->wait_seconds();
+  restart_window();
 }
 
 // Undecodable samples of all ranks go to rank 0's quarantine.jsonl; too many end the run, on all
@@ -264,7 +271,8 @@ void Loop::collect_bad_samples(const StepResult& r) {
   });
 }
 
-// A failed save is a warning on rank 0; after the third in a row all ranks end, at the same step.
+// A failed save is a warning on rank 0; after the third in a row, or when another job took the run
+// over, all ranks end, at the same step.
 void Loop::tell_about_saves(const StepResult& r) {
   if (root_)
     if (const std::string news = saver_->news(); !news.empty())
@@ -277,20 +285,14 @@ void Loop::tell_about_saves(const StepResult& r) {
 // Raw weights, and the average where there is one.
 void Loop::evaluate_now() {
   enter(Section::kEvaluate);
-  const auto& e = t_.config.evaluate;
-  EvalOptions options;
-  options.preprocess = eval_augment(e.image_size > 0 ? e.image_size : t_.config.data.image_size,
-                                    e.resize_margin, t_.config.data.interpolation);
-  options.chunk = e.chunk;
-  options.workers = static_cast<int>(t_.config.data.workers);
-  options.loss_kind = t_.config.loss.kind;
+  const std::string& split = t_.config.evaluate.split;
+  const EvalOptions options = evaluation_options(t_.config);
   const auto one = [&](const std::string& weights) {
     const EvalResult r = evaluate(t_.net, *t_.eval_set, options, t_.comm);
     last_eval_[weights] = r;
-    if (root_ && !metrics_->has_eval(t_.step, weights))
-      metrics_->eval(t_.step, e.split, weights, r);
-    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step,
-                    e.split, weights, r.loss, 100 * r.top1, 100 * r.top5));
+    if (root_ && !metrics_->has_eval(t_.step, weights)) metrics_->eval(t_.step, split, weights, r);
+    say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step, split,
+                    weights, r.loss, 100 * r.top1, 100 * r.top5));
   };
   one("raw");
   if (t_.ema) {
@@ -301,22 +303,20 @@ void Loop::evaluate_now() {
     t_.weights.copy_(raw);
   }
   on_root(t_.comm, [&] { saver_->evaluated(t_, last_eval_[t_.ema ? "ema" : "raw"]); });
-  window_start_ = Clock::now();
-  window_images_ = 0;
-  window_wait_ = t_.loader->wait_seconds();
+  restart_window();
 }
 
 void Loop::write_result() {
   const model::ModelCost cost = model::model_cost(t_.net.spec());
-  const double images = static_cast<double>(t_.position());
   Json r = {{"steps", t_.step},
             {"images_seen", t_.position()},
             {"epochs", t_.epoch()},
             {"complete", t_.step == t_.total_steps()},
             {"model", t_.config.model.name},
             {"parameters", cost.parameters},
-            {"train_flops_per_image", flops_per_image_},
-            {"train_flops", flops_per_image_ * images}};
+            {"train_flops_per_image",
+             mean_flops_per_image(t_.config, t_.net.spec(), t_.plan, t_.position())},
+            {"train_flops", flops_until(t_.position())}};
   for (const auto& [weights, e] : last_eval_) {
     const std::string suffix = weights == "ema" ? "_ema" : "";
     r["heldout_loss" + suffix] = e.loss;
@@ -355,9 +355,9 @@ ExitCode Loop::run() {
     evaluate_now();  // killed while it evaluated
   while (t_.step < last_step_) {
     const StepResult r = do_step();
+    tell_about_saves(r);  // first: a job that was taken over logs no more
     log_step(r);
     collect_bad_samples(r);
-    tell_about_saves(r);
     const bool stop = r.stop != 0 && t_.step < last_step_;
     if (root_ && !stop && t_.step < last_step_ && saver_->is_due(t_.step)) saver_->save(t_);
     if (stop) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/hash.h"
+#include "trainer/memory.h"
 
 namespace nf::train {
 namespace {
@@ -107,7 +108,11 @@ void Metrics::eval(uint64_t step, const std::string& split, const std::string& w
 }
 
 void Metrics::end(const std::string& reason, uint64_t step) {
-  metrics_.append({{"kind", "end"}, {"step", step}, {"reason", reason}, {"time", now_seconds()}});
+  metrics_.append({{"kind", "end"},
+                   {"step", step},
+                   {"reason", reason},
+                   {"time", now_seconds()},
+                   {"peak_memory_bytes", peak_resident_bytes()}});
   metrics_.sync();
 }
 

@@ -2,6 +2,7 @@
 #include "trainer/run_config.h"
 
 #include <charconv>
+#include <cmath>
 
 #include "core/error.h"
 
@@ -94,6 +95,12 @@ void ScheduleConfig::visit(Fields& f) {
     {.min = 1e-9});
   f("warmup_epochs", warmup_epochs,
     "linear warm-up; -1: the smaller of 5000 steps and 5 % of the run", at_least(-1));
+  f("image_sizes", image_sizes,
+    "progressive training image sides, e.g. [128, 160, 192]; empty: data.image_size throughout",
+    between(8, 4096));
+  f("image_size_starts", image_size_starts,
+    "where each of them begins, as a part of the run, e.g. [0, 0.4, 0.7]; empty: equal parts",
+    between(0, 1));
 }
 
 void OptimizerConfig::visit(Fields& f) {
@@ -103,6 +110,24 @@ void OptimizerConfig::visit(Fields& f) {
     "coupled decay of convolution, squeeze-excite and classifier weights", at_least(0));
   f("agc_clip", agc_clip, "adaptive gradient clipping threshold; 0: off", at_least(0));
   f("agc_eps", agc_eps, "least parameter norm in the clipping threshold", at_least(0));
+  f("layer_decay", layer_decay,
+    "fine-tuning: each layer (stem, block, ..., classifier) learns this factor more slowly than "
+    "the one after it, as timm's --layer-decay",
+    between(1e-6, 1));
+  f("stage_scale", stage_scale,
+    "factors of the learning rate: stem, four stages, final_conv with classifier; empty: 1",
+    at_least(0));
+  f("freeze", freeze,
+    "parameters that stay as they are, by the beginning of timm's name, e.g. [\"stem\", "
+    "\"stages.0\"]");
+}
+
+void SamConfig::visit(Fields& f) {
+  f("rho", rho, "sharpness-aware minimization: length of the move uphill (0.05); 0: off",
+    at_least(0));
+  f("fraction", fraction, "part of each micro-batch whose gradient points uphill",
+    between(1e-9, 1));
+  f("adaptive", adaptive, "ASAM: scale each weight's move by its square (rho about 1)");
 }
 
 void EmaConfig::visit(Fields& f) {
@@ -167,6 +192,7 @@ void InitConfig::visit(Fields& f) {
   f("weights", weights,
     "checkpoint folder or .safetensors file (timm names) to start from; empty: random");
   f("new_head", new_head, "start the classifier anew instead of loading it");
+  f("ema", ema, "start from the averaged weights of a checkpoint instead of the raw ones");
 }
 
 void LimitConfig::visit(Fields& f) {
@@ -186,6 +212,14 @@ void TrainConfig::visit(Fields& f) {
   f("profile", profile,
     "write timeline/rank_NNNNN.json (Chrome trace) of these steps, as in \"20..25\"; empty: none",
     runtime());
+  f("recompute", recompute,
+    "blocks: keep only the blocks' inputs and compute the rest again in the backward pass (same "
+    "bits, less memory, more time); auto: where memory would not do",
+    {.affects_result = false, .one_of = {"none", "blocks", "auto"}});
+  f("memory_gib", memory_gib,
+    "memory of one rank, for recompute = \"auto\"; 0: its share of what is free (on a GPU: blocks "
+    "are recomputed)",
+    runtime(0));
 }
 
 Fields RunConfig::fields() {
@@ -196,6 +230,7 @@ Fields RunConfig::fields() {
   f.section("batch", batch);
   f.section("schedule", schedule);
   f.section("optimizer", optimizer);
+  f.section("sam", sam);
   f.section("ema", ema);
   f.section("loss", loss);
   f.section("precision", precision);
@@ -225,6 +260,20 @@ std::optional<StepRange> parse_step_range(const std::string& text) {
   return r;
 }
 
+namespace {
+void check_image_sizes(const ScheduleConfig& s, std::vector<std::string>& problems) {
+  const auto& starts = s.image_size_starts;
+  if (starts.empty()) return;
+  if (starts.size() != s.image_sizes.size()) {
+    problems.push_back("schedule.image_size_starts needs one number for each of image_sizes");
+    return;
+  }
+  bool rising = starts.front() == 0 && starts.back() < 1;
+  for (size_t i = 1; i < starts.size(); ++i) rising = rising && starts[i] > starts[i - 1];
+  if (!rising) problems.push_back("schedule.image_size_starts must begin with 0 and rise below 1");
+}
+}  // namespace
+
 void check_run_config(const RunConfig& c) {
   std::vector<std::string> problems;
   if (c.data.path.empty())
@@ -239,8 +288,12 @@ void check_run_config(const RunConfig& c) {
                        std::to_string(c.data.repeat_augmentation));
   if (c.loss.kind == "sigmoid" && c.loss.label_smoothing > 0)
     problems.push_back("loss.label_smoothing applies to loss.kind = \"softmax\" only");
-  if (c.init.new_head && c.init.weights.empty())
-    problems.push_back("init.new_head needs init.weights");
+  if ((c.init.new_head || c.init.ema) && c.init.weights.empty())
+    problems.push_back("init.new_head and init.ema need init.weights");
+  if (!c.optimizer.stage_scale.empty() && c.optimizer.stage_scale.size() != 6)
+    problems.push_back(
+        "optimizer.stage_scale needs 6 numbers: stem, four stages, final_conv with classifier");
+  check_image_sizes(c.schedule, problems);
   try {
     parse_step_range(c.train.profile);
   } catch (const Error& e) {
@@ -300,6 +353,25 @@ data::AugmentOptions train_augment(const RunConfig& config) {
   a.mix = {config.data.mixup_alpha, config.data.cutmix};
   a.randaugment = {config.data.randaugment_layers, config.data.randaugment_magnitude};
   return a;
+}
+
+std::vector<data::TrainPlan::SizeStage> size_stages(const ScheduleConfig& s,
+                                                    uint64_t end_position) {
+  std::vector<data::TrainPlan::SizeStage> stages;
+  const auto count = static_cast<double>(s.image_sizes.size());
+  for (size_t i = 0; i < s.image_sizes.size(); ++i) {
+    const double start =
+        s.image_size_starts.empty() ? static_cast<double>(i) / count : s.image_size_starts[i];
+    stages.push_back(
+        {static_cast<uint64_t>(std::llround(start * static_cast<double>(end_position))),
+         s.image_sizes[i]});
+  }
+  return stages;
+}
+
+int64_t final_image_size(const RunConfig& config) {
+  return config.schedule.image_sizes.empty() ? config.data.image_size
+                                             : config.schedule.image_sizes.back();
 }
 
 data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin,

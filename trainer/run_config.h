@@ -10,6 +10,7 @@
 
 #include "core/options.h"
 #include "data_pipeline/augment.h"
+#include "data_pipeline/loader.h"
 #include "data_pipeline/sampler.h"
 #include "models/nfnet/spec.h"
 
@@ -67,6 +68,8 @@ struct BatchConfig {
 struct ScheduleConfig {
   double epochs = 1;
   double warmup_epochs = -1;
+  std::vector<int64_t> image_sizes;
+  std::vector<double> image_size_starts;
   void visit(Fields& f);
 };
 
@@ -76,6 +79,16 @@ struct OptimizerConfig {
   double weight_decay = 1e-6;
   double agc_clip = 0.01;
   double agc_eps = 1e-3;
+  double layer_decay = 1;
+  std::vector<double> stage_scale;
+  std::vector<std::string> freeze;
+  void visit(Fields& f);
+};
+
+struct SamConfig {
+  double rho = 0;
+  double fraction = 0.2;
+  bool adaptive = false;
   void visit(Fields& f);
 };
 
@@ -117,6 +130,8 @@ struct CheckpointConfig {
 struct TrainConfig {
   std::string on_non_finite = "stop";
   std::string profile;
+  std::string recompute = "none";
+  double memory_gib = 0;
   void visit(Fields& f);
 };
 
@@ -132,6 +147,7 @@ struct EvaluateConfig {
 struct InitConfig {
   std::string weights;
   bool new_head = false;
+  bool ema = false;
   void visit(Fields& f);
 };
 
@@ -154,6 +170,7 @@ struct RunConfig {
   BatchConfig batch;
   ScheduleConfig schedule;
   OptimizerConfig optimizer;
+  SamConfig sam;
   EmaConfig ema;
   LossConfig loss;
   PrecisionConfig precision;
@@ -183,6 +200,11 @@ void check_run_config(const RunConfig& config);
 // The options of the parts that a config stands for.
 model::NfnetSpec model_spec(const ModelConfig& config, int64_t classes);
 data::AugmentOptions train_augment(const RunConfig& config);
+// Where each of schedule.image_sizes begins, in positions of a run that ends at end_position.
+std::vector<data::TrainPlan::SizeStage> size_stages(const ScheduleConfig& config,
+                                                    uint64_t end_position);
+// The size that training ends with, and that evaluation takes by default.
+int64_t final_image_size(const RunConfig& config);
 // Evaluation preprocessing at `image_size`; margin -1: 32 pixels from 128 px up, none below (spec
 // section 11).
 data::AugmentOptions eval_augment(int64_t image_size, int64_t resize_margin,

@@ -86,7 +86,29 @@ model::ForwardOptions training_options(const Trainer& t, std::span<const uint64_
   options.stochastic_depth = t.config.model.stochastic_depth;
   options.seed = static_cast<uint64_t>(t.config.run.seed);
   options.positions = positions;
+  options.recompute_blocks = t.recompute_blocks;
   return options;
+}
+
+// The first `count` samples of the targets.
+Targets first_of(const Targets& all, int64_t count) {
+  const auto cut = [&](const at::Tensor& t) { return t.defined() ? t.narrow(0, 0, count) : t; };
+  Targets out = all;
+  for (at::Tensor* t : {&out.first, &out.mix_first, &out.ratio, &out.all, &out.weights})
+    *t = cut(*t);
+  return out;
+}
+
+// SAM: moves the weights uphill by the gradient of the micro-batch's first examples, whose dropped
+// branches are those of the second pass (they go by position).
+void ascend(Trainer& t, const at::Tensor& images, const Targets& targets,
+            std::span<const uint64_t> positions, Timeline* timeline) {
+  const Timeline::Span span(timeline, "ascent");
+  const auto n = t.sam.ascent_count(images.size(0));
+  const at::Tensor logits = t.net.forward(
+      images.narrow(0, 0, n), training_options(t, positions.first(static_cast<size_t>(n))));
+  t.backward.run(batch_loss(t, logits, first_of(targets, n)).sum, t.sam.gradient());
+  t.sam.perturb();
 }
 
 // Writes the gradient of the micro-batch's summed loss into the reducer's buffer, which may begin
@@ -100,17 +122,20 @@ LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* t
   std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
   const Targets targets = make_targets(t, batch);
+  const at::Tensor images = normalized_images(batch, t.device);
+  if (t.sam.on()) ascend(t, images, targets, positions, timeline);
   at::Tensor logits;
   LossResult loss;
   {
     const Timeline::Span span(timeline, "forward");
-    logits = t.net.forward(normalized_images(batch, t.device), training_options(t, positions));
+    logits = t.net.forward(images, training_options(t, positions));
     loss = batch_loss(t, logits, targets);
   }
   {
     const Timeline::Span span(timeline, "backward");
     t.backward.run(loss.sum, flat, [&](size_t offset) { t.reducer.ready_from(offset); });
   }
+  if (t.sam.on()) t.sam.restore();
   at::NoGradGuard no_grad;
   LeafSums sums;
   sums.loss = loss.sum.item<double>();

@@ -1,6 +1,7 @@
 // See block.h.
 #include "models/nfnet/block.h"
 
+#include "core/check.h"
 #include "models/nfnet/layers.h"
 
 namespace nf::model {
@@ -17,6 +18,30 @@ at::Tensor squeeze_excite(const at::Tensor& x, const BlockParameters& p) {
 }
 
 }  // namespace
+
+BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors) {
+  NF_CHECK(tensors.size() == block_tensors(block), block.name);
+  auto next = tensors.begin();
+  const auto conv = [&next] {
+    ConvParameters p;
+    p.weight = *next++;
+    p.bias = *next++;
+    p.gain = *next++;
+    return p;
+  };
+  BlockParameters p;
+  p.skip_gain = *next++;
+  if (block.projection) p.shortcut = conv();
+  p.conv1 = conv();
+  p.conv2 = conv();
+  p.conv2b = conv();
+  p.conv3 = conv();
+  p.fc1_weight = *next++;
+  p.fc1_bias = *next++;
+  p.fc2_weight = *next++;
+  p.fc2_bias = *next++;
+  return p;
+}
 
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
                    double scale, Flavour flavour) {

@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include <span>
+
 #include "models/nfnet/spec.h"
 
 namespace nf::model {
@@ -18,6 +20,10 @@ struct BlockParameters {
   ConvParameters conv1, conv2, conv2b, conv3;
   at::Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
 };
+
+// A block's tensors are listed in the order of parameter_specs(): 17, or 20 with a projection.
+inline size_t block_tensors(const BlockSpec& block) { return block.projection ? 20 : 17; }
+BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors);
 
 // Weight-standardized convolution in the type of x; `scale` multiplies the standardized weight, not
 // the bias.

@@ -11,6 +11,7 @@
 #include "core/rng.h"
 #include "models/nfnet/block.h"
 #include "models/nfnet/layers.h"
+#include "models/nfnet/recompute.h"
 
 namespace nf::model {
 namespace {
@@ -29,19 +30,10 @@ class ParameterReader {
     p.gain = next();
     return p;
   }
-  BlockParameters block(const BlockSpec& spec) {
-    BlockParameters p;
-    p.skip_gain = next();
-    if (spec.projection) p.shortcut = conv();
-    p.conv1 = conv();
-    p.conv2 = conv();
-    p.conv2b = conv();
-    p.conv3 = conv();
-    p.fc1_weight = next();
-    p.fc1_bias = next();
-    p.fc2_weight = next();
-    p.fc2_bias = next();
-    return p;
+  std::vector<at::Tensor> take(size_t count) {
+    std::vector<at::Tensor> tensors;
+    for (; count > 0; --count) tensors.push_back(next());
+    return tensors;
   }
   bool done() const { return next_ == parameters_.size(); }
 
@@ -148,21 +140,35 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   };
   const Flavour flavour = spec_.flavour;
   ParameterReader reader(parameters_);
+  const bool recompute = options.recompute_blocks && at::GradMode::is_enabled();
+  const auto run = [recompute](const at::Tensor& in, const std::vector<at::Tensor>& parameters,
+                               const Part& part) {
+    return recompute ? recomputed(in, parameters, part) : part(in, parameters);
+  };
 
   at::Tensor x = images.to(device_, options.compute);
   // oneDNN's convolutions and the pooling are up to twice as fast on NHWC; the layout carries
   // through the network.
   if (device_.is_cpu()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
-  for (size_t i = 0; i < spec_.stem_strides.size(); ++i) {
-    if (i > 0) x = gelu(x, flavour);
-    x = ws_conv(x, reader.conv(), spec_.stem_strides[i], 1, i > 0 ? kGammaGelu : 1.0, flavour);
-  }
+  x = run(x, reader.take(3 * spec_.stem_strides.size()),
+          [strides = spec_.stem_strides, flavour](at::Tensor in, std::span<const at::Tensor> p) {
+            for (size_t i = 0; i < strides.size(); ++i) {
+              if (i > 0) in = gelu(in, flavour);
+              in = ws_conv(in, {p[3 * i], p[3 * i + 1], p[3 * i + 2]}, strides[i], 1,
+                           i > 0 ? kGammaGelu : 1.0, flavour);
+            }
+            return in;
+          });
   tap("stem", x);
 
   const at::Tensor keep = residual_masks(batch, options);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const at::Tensor keep_block = keep.defined() ? keep[static_cast<int64_t>(i)] : at::Tensor();
-    x = block_forward(x, blocks_[i], reader.block(blocks_[i]), spec_, keep_block);
+    x = run(x, reader.take(block_tensors(blocks_[i])),
+            [block = blocks_[i], spec = spec_, keep_block](const at::Tensor& in,
+                                                           std::span<const at::Tensor> p) {
+              return block_forward(in, block, block_parameters(block, p), spec, keep_block);
+            });
     if (i + 1 == blocks_.size() || blocks_[i + 1].stage != blocks_[i].stage) {
       tap(("stages." + std::to_string(blocks_[i].stage)).c_str(), x);
     }

@@ -35,6 +35,9 @@ struct ForwardOptions {
   // Masks are functions of the run's seed and of each image's position in the run.
   uint64_t seed = 0;
   std::span<const uint64_t> positions;  // one per image, needed where masks are drawn
+  // Of the stem and of each block keep only the input for the backward pass and compute the rest
+  // again there: same bits, less memory, more time.
+  bool recompute_blocks = false;
   // Stochastic depth masks [block][image] given instead of drawn, for tests.
   const std::vector<std::vector<float>>* masks = nullptr;
 };

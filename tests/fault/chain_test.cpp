@@ -2,6 +2,8 @@
 // saves and exits with 75; a finished run says so; evaluation and export agree with training.
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "core/jsonl.h"
 #include "tests/support/tiny_run.h"
 
@@ -81,6 +83,43 @@ TEST_F(Chain, FinishedRunSaysSoAndChangesNothing) {
   EXPECT_EQ(test::slurp(scratch("done") / "metrics.jsonl"), metrics);
 }
 
+// The CSV's columns, and that the accuracies are those of its rows.
+void expect_predictions(const fs::path& file, size_t images, double top1, double top5) {
+  std::ifstream csv(file);
+  std::string line;
+  std::getline(csv, line);
+  EXPECT_EQ(line,
+            "index,label,name,top1,top1_name,top1_probability,top2,top2_name,top2_probability,"
+            "top3,top3_name,top3_probability,top4,top4_name,top4_probability,"
+            "top5,top5_name,top5_probability");
+  size_t rows = 0, first = 0, among = 0;
+  while (std::getline(csv, line)) {
+    std::vector<std::string> cells;
+    std::istringstream in(line);
+    for (std::string cell; std::getline(in, cell, ',');) cells.push_back(cell);
+    ASSERT_EQ(cells.size(), 18u) << line;
+    EXPECT_EQ(cells[0], std::to_string(rows));
+    double last = 1, sum = 0;
+    bool seen = false;
+    for (size_t k = 0; k < 5; ++k) {
+      const double p = std::stod(cells[5 + 3 * k]);
+      EXPECT_LE(p, last) << line;
+      last = p;
+      sum += p;
+      if (cells[3 + 3 * k] != cells[1]) continue;
+      EXPECT_EQ(cells[4 + 3 * k], cells[2]) << "the label's name";
+      seen = true;
+      first += k == 0 ? 1 : 0;
+    }
+    EXPECT_LE(sum, 1 + 1e-4);
+    among += seen ? 1 : 0;
+    ++rows;
+  }
+  EXPECT_EQ(rows, images);
+  EXPECT_DOUBLE_EQ(static_cast<double>(first) / static_cast<double>(images), top1);
+  EXPECT_DOUBLE_EQ(static_cast<double>(among) / static_cast<double>(images), top5);
+}
+
 TEST_F(Chain, EvaluateAndExportAgreeWithTraining) {
   ASSERT_EQ(test::run(command("source")).code, 0);
   const Json result = Json::parse(test::slurp(scratch("source") / "result.json"));
@@ -109,10 +148,7 @@ TEST_F(Chain, EvaluateAndExportAgreeWithTraining) {
   EXPECT_EQ(eval(file, {"--predictions", scratch("p.csv").string(), "--save-tensors",
                         scratch("t.safetensors").string(), "--save-count", "7"})["loss"],
             result["heldout_loss"]);
-  size_t lines = 0;
-  std::ifstream csv(scratch("p.csv"));
-  for (std::string line; std::getline(csv, line);) ++lines;
-  EXPECT_EQ(lines, 21u);  // a head and 20 images
+  expect_predictions(scratch("p.csv"), 20, result["heldout_top1"], result["heldout_top5"]);
   // The exported file starts another run: a step count of 1 and the weights are there.
   const auto fine =
       test::run(command("fine", {"init.weights=" + file, "init.new_head=true", "limit.steps=1"}));
@@ -139,7 +175,7 @@ TEST_F(Chain, EveryConfigParses) {
     EXPECT_NO_THROW(train::load_run_config(entry.path(), {"data.path=x"})) << entry.path();
     ++count;
   }
-  EXPECT_GE(count, 9u);
+  EXPECT_GE(count, 13u);
 }
 
 }  // namespace

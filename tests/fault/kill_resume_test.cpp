@@ -1,6 +1,6 @@
 // kill -9 at random moments of a real mpirun job, restarted each time on another number of ranks:
 // the final weights equal those of a run that was never stopped, the ledger proves every sample,
-// and the trace counts each exactly once per epoch.
+// and the trace counts each exactly once per epoch. Pretraining, and fine-tuning with SAM.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -59,15 +59,14 @@ bool live_and_die(const std::vector<std::string>& command, int ranks,
   return false;
 }
 
-TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
-  const test::TempDir scratch;
-  test::make_shapes_dataset(scratch / "data", (kSamples + kHoldout) / 10, kHoldout);
+// A run that is never stopped and one that is killed `wanted` times, with the same overrides, in
+// scratch/calm and scratch/killed: equal in every byte.
+void expect_kills_change_nothing(const test::TempDir& scratch,
+                                 const std::vector<std::string>& overrides, int wanted) {
   std::ofstream(scratch / "empty.toml") << "# all keys by --set\n";
   const auto command = [&](const std::string& out) {
-    return test::nf_train(
-        (scratch / "empty.toml").string(), (scratch / "data").string(), out,
-        {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=24", "data.trace=true",
-         "checkpoint.every_steps=2", "model.widths=[64,64,128,128]"});
+    return test::nf_train((scratch / "empty.toml").string(), (scratch / "data").string(), out,
+                          overrides);
   };
   const std::filesystem::path calm = scratch / "calm", killed = scratch / "killed";
   const auto reference = test::run(test::mpirun(2, command(calm.string())));
@@ -77,12 +76,12 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
   PositionRng rng(seed ? std::strtoull(seed, nullptr, 10) : 1, Stream::kTest, 0);
   int kills = 0;
   bool ended = false;
-  while (kills < 20 && !ended) {
+  while (kills < wanted && !ended) {
     constexpr int kRanks[] = {1, 2, 4};
     ended = live_and_die(command(killed.string()), kRanks[rng.below(3)], killed, rng, scratch);
     if (!ended) ++kills;
   }
-  EXPECT_GE(kills, 20) << "the run ended before it could be killed often enough";
+  EXPECT_GE(kills, wanted) << "the run ended before it could be killed often enough";
   const auto last = test::run(test::mpirun(2, command(killed.string())));
   ASSERT_EQ(last.code, 0) << last.err;
 
@@ -97,6 +96,17 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
 
   const auto audit = test::run({test::program("nf-audit").string(), "run", killed.string()});
   EXPECT_EQ(audit.code, 0) << audit.out << audit.err;
+}
+
+TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
+  const test::TempDir scratch;
+  test::make_shapes_dataset(scratch / "data", (kSamples + kHoldout) / 10, kHoldout);
+  expect_kills_change_nothing(
+      scratch,
+      {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=24", "data.trace=true",
+       "checkpoint.every_steps=2", "model.widths=[64,64,128,128]"},
+      20);
+  const std::filesystem::path killed = scratch / "killed";
 
   // Count the trace by hand: the last line of a position counts.
   std::map<uint64_t, uint64_t> sample_of;
@@ -112,6 +122,26 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
   for (const auto& [position, sample] : sample_of) ++seen[{position / kSamples, sample}];
   EXPECT_EQ(seen.size(), static_cast<size_t>(kEpochs * kSamples));
   for (const auto& [key, count] : seen) EXPECT_EQ(count, 1);
+}
+
+// Everything that fine-tuning adds at once: weights of another run, a new head, SAM, repeated
+// augmentation, frozen parts, slower lower layers, growing images, recomputed blocks.
+TEST(KillResume, AFineTuningRunWithSam) {
+  const test::TempDir scratch;
+  test::make_shapes_dataset(scratch / "data", (kSamples + kHoldout) / 10, kHoldout);
+  std::ofstream(scratch / "first.toml") << "# all keys by --set\n";
+  const std::string widths = "model.widths=[64,64,128,128]";
+  const auto first =
+      test::run(test::nf_train((scratch / "first.toml").string(), (scratch / "data").string(),
+                               (scratch / "first").string(), {widths, "limit.steps=3"}));
+  ASSERT_EQ(first.code, 0) << first.err;
+  expect_kills_change_nothing(
+      scratch,
+      {widths, "schedule.epochs=3", "batch.size=24", "checkpoint.every_steps=2",
+       "init.weights=" + (scratch / "first").string(), "init.new_head=true", "sam.rho=0.05",
+       "data.repeat_augmentation=4", "optimizer.freeze=[\"stem\"]", "optimizer.layer_decay=0.8",
+       "schedule.image_sizes=[24, 32]", "train.recompute=blocks"},
+      6);
 }
 
 }  // namespace

@@ -1,17 +1,11 @@
 // The promise of the whole project: weights, momentum, average and state are the same bytes for any
 // number of ranks and loader threads, here with ranks as threads of one process.
-#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <set>
 
-#include "core/jsonl.h"
-#include "tests/support/tiny_run.h"
-#include "trainer/agreement.h"
-#include "trainer/comm/local.h"
-#include "trainer/comm/threads.h"
-#include "trainer/loop.h"
+#include "tests/support/thread_runs.h"
 
 namespace nf {
 namespace {
@@ -19,55 +13,24 @@ namespace {
 class SameBits : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    scratch_ = new test::TempDir(test::memory_directory());
-    test::make_shapes_dataset(*scratch_ / "data", 20,
-                              23);  // 177 samples: no multiple of the batch of 48
+    scratch_ = new test::RunScratch(20, 23);  // 177 samples: no multiple of the batch of 48
   }
   static void TearDownTestSuite() { delete scratch_; }
 
-  static std::string data() { return (*scratch_ / "data").string(); }
+  static std::string data() { return scratch_->data(); }
 
   // Trains with `world` ranks and returns the run directory.
   static std::filesystem::path train(const std::string& name, int world,
                                      const std::vector<std::string>& more = {}) {
-    const train::RunConfig config = test::tiny_config(data(), more);
-    train::LoopOptions options;
-    options.output = *scratch_ / name;
-    options.quiet = true;
-    train::StopWatch watch(0);
-    const auto body = [&](train::Communicator& comm) {
-      at::set_num_threads(1);
-      train::Trainer trainer(config, comm);
-      EXPECT_EQ(train::run_training(trainer, options, watch), ExitCode::kDone);
-    };
-    if (world == 1) {
-      train::LocalCommunicator alone;
-      body(alone);
-    } else {
-      train::ThreadsGroup(world, 120).run(body);
-    }
-    return options.output;
+    return scratch_->train(name, world, more);
   }
-
   static void expect_same(const std::filesystem::path& a, const std::filesystem::path& b) {
-    for (const auto& file : test::state_files())
-      EXPECT_EQ(test::slurp(test::latest(a) / file), test::slurp(test::latest(b) / file))
-          << file << " of " << b;
-    const auto losses = [](const std::filesystem::path& run) {
-      std::vector<std::string> out;
-      for (const auto& line : read_jsonl(run / "metrics.jsonl"))
-        if (line["kind"] == "train")
-          out.push_back(line["step"].dump() + " " + line["loss"].dump() + " " +
-                        line["grad_norm"].dump());
-      return out;
-    };
-    EXPECT_EQ(losses(a), losses(b)) << b;
-    EXPECT_EQ(test::slurp(a / "ledger.jsonl"), test::slurp(b / "ledger.jsonl")) << b;
+    test::expect_same_run(a, b);
   }
 
-  static test::TempDir* scratch_;
+  static test::RunScratch* scratch_;
 };
-test::TempDir* SameBits::scratch_ = nullptr;
+test::RunScratch* SameBits::scratch_ = nullptr;
 
 TEST_F(SameBits, AnyNumberOfRanks) {
   const auto reference = train("w1", 1);

@@ -1,0 +1,92 @@
+// See memory.h.
+#include "trainer/memory.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "models/nfnet/cost.h"
+#include "trainer/comm/sum_tree.h"
+
+namespace nf::train {
+namespace {
+
+// LibTorch, oneDNN's and MKL's code and tables, Open MPI: measured on tiny nets (docs/numbers.md).
+constexpr double kProgramBytes = 170.0 * 1048576;
+
+// A line "Name:   123 kB" of a file under /proc, in bytes; 0 where there is none.
+double proc_bytes(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);)
+    if (line.starts_with(name + ":")) return 1024.0 * std::stod(line.substr(name.size() + 1));
+  return 0;
+}
+
+bool saves_while_training(const RunConfig& c, uint64_t steps) {
+  const auto within = [&](int64_t every) {
+    return every > 0 && static_cast<uint64_t>(every) < steps;
+  };
+  return within(c.checkpoint.every_steps) || c.checkpoint.every_minutes > 0 ||
+         (!c.evaluate.split.empty() && within(c.evaluate.every_steps) &&
+          c.checkpoint.keep_best != "none");
+}
+
+}  // namespace
+
+MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec, int ranks,
+                               uint64_t steps, bool recompute) {
+  const auto v = static_cast<uint64_t>(c.batch.micro_batches);
+  const int64_t micro_batch = c.batch.size / c.batch.micro_batches;
+  const double copy = 4.0 * static_cast<double>(model::model_cost(spec).parameters);
+  const double sums =
+      c.comm.reduction == "fixed64"
+          ? 2.0 + static_cast<double>(v) / ranks
+          : static_cast<double>(make_fold_plan(0, v / static_cast<uint64_t>(ranks), v).buffers);
+  const bool ema = c.ema.decay > 0;
+  int64_t size = c.data.image_size;
+  for (const int64_t s : c.schedule.image_sizes) size = std::max(size, s);
+
+  MemoryEstimate e;
+  e.program = kProgramBytes;
+  e.parameters = copy * (3 + (ema ? 1 : 0) + (c.sam.rho > 0 ? 2 : 0) + sums);
+  const double training = model::training_peak_bytes(
+      spec, size, micro_batch, c.precision.compute == "bfloat16" ? 2 : 4, recompute);
+  double evaluation = 0;
+  if (!c.evaluate.split.empty()) {
+    const int64_t eval_size =
+        c.evaluate.image_size > 0 ? c.evaluate.image_size : final_image_size(c);
+    evaluation = model::evaluation_peak_bytes(spec, eval_size, c.evaluate.chunk) + (ema ? copy : 0);
+  }
+  e.activations = std::max(training, evaluation);
+  e.images = static_cast<double>(micro_batch * size * size * 3 * (c.data.prefetch + 1));
+  const double snapshot = copy * (ema ? 3 : 2);
+  e.checkpoint =
+      saves_while_training(c, steps) ? snapshot : std::max(0.0, snapshot - e.activations);
+  return e;
+}
+
+bool choose_recompute(const RunConfig& c, const model::NfnetSpec& spec, int ranks,
+                      int ranks_of_host, bool on_cpu) {
+  if (c.train.recompute != "auto") return c.train.recompute == "blocks";
+  double available = c.train.memory_gib * 1073741824.0;
+  if (available == 0 && on_cpu)
+    available = proc_bytes("/proc/meminfo", "MemAvailable") / ranks_of_host;
+  MemoryEstimate e = estimate_memory(c, spec, ranks, UINT64_MAX, false);
+  const double needed = on_cpu ? e.total() : e.parameters + e.activations;
+  return needed > 0.8 * available;
+}
+
+std::string to_text(const MemoryEstimate& e) {
+  constexpr double kMiB = 1048576.0;
+  return fmt::format(
+      "memory of a rank: about {:.0f} MiB (weights and buffers {:.0f}, activations {:.0f}, images "
+      "{:.0f}, copy for checkpoints {:.0f}, program {:.0f})",
+      e.total() / kMiB, e.parameters / kMiB, e.activations / kMiB, e.images / kMiB,
+      e.checkpoint / kMiB, e.program / kMiB);
+}
+
+double peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
+
+}  // namespace nf::train
