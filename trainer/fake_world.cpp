@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include <chrono>
 #include <cmath>
@@ -16,6 +15,7 @@
 #include "trainer/comm/fake.h"
 #include "trainer/dry_run.h"
 #include "trainer/loop.h"
+#include "trainer/memory.h"
 #include "trainer/step.h"
 
 namespace nf::train {
@@ -67,12 +67,6 @@ void check_step(const Trainer& t, int ranks, uint64_t step) {
                 "the ranks' micro-batches are not the batch");
 }
 
-double peak_memory() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return 1024.0 * static_cast<double>(usage.ru_maxrss);
-}
-
 }  // namespace
 
 double exchange_seconds(const Rehearsal& r, const AssumedMachine& m) {
@@ -87,7 +81,7 @@ Rehearsal rehearse(const RunConfig& config, int ranks, const AssumedMachine& mac
   RunConfig c = config;
   if (c.limit.steps == 0) c.limit.steps = 3;
   const RunEstimate whole = estimate_run(config, ranks);
-  r.estimated_memory_bytes = whole.weights_bytes + whole.activation_bytes + whole.batch_bytes;
+  r.estimated_memory_bytes = whole.memory.total();
   at::set_num_threads(static_cast<int>(c.run.threads_per_rank));
 
   const TemporaryFolder folder;
@@ -110,7 +104,7 @@ Rehearsal rehearse(const RunConfig& config, int ranks, const AssumedMachine& mac
   for (uint64_t i = 0; i < more; ++i) train_step(trainer, {});
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   const Traffic traffic = comm.take_traffic();
-  r.peak_memory_bytes = peak_memory();
+  r.peak_memory_bytes = peak_resident_bytes();
   const double steps = static_cast<double>(std::max<uint64_t>(1, more));
   r.own_step_seconds = took.count() / steps;
   r.messages = static_cast<double>(traffic.messages) / steps;
