@@ -93,6 +93,9 @@ TEST_F(Launch, LocalRunsSurviveKillsAndStopWhenAsked) {
   }
   const Outcome last = run(command("local", "killed", {"--ranks", "4"}));
   EXPECT_EQ(last.code, 0) << last.err;
+  // A finished run has nothing left to do, on any number of ranks.
+  const Outcome over = run(command("local", "killed", {"--ranks", "2", "--max-restarts", "0"}));
+  EXPECT_EQ(over.code, 0) << over.err;
   EXPECT_EQ(sha("killed"), sha("calm"));
   EXPECT_EQ(slurp(*dir_ / "killed/ledger.jsonl"), slurp(*dir_ / "calm/ledger.jsonl"));
   EXPECT_EQ(steps("killed"), steps("calm"));

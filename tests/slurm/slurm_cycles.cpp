@@ -1,7 +1,7 @@
 // Preempt and requeue, again and again, on a real Slurm: single jobs and array elements, on one and
 // two nodes, through mpirun and srun, all pushed aside by a job of higher priority at a random
 // moment. Exit code 0: no job ended before its result.json was there, every run has the bits of one
-// never disturbed, logs and metrics are continuous. 3 cycles in the tests; ./dev slurm --cycles 20.
+// never disturbed, logs and metrics are continuous. 2 cycles in the tests; ./dev slurm --cycles 20.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -80,14 +80,14 @@ int run_cycles(size_t cycles, double epochs, uint64_t seed) {
 
 int main(int argc, char** argv) {
   CLI::App app("Preemptions of real Slurm jobs; see the head of slurm_cycles.cpp.", "slurm_cycles");
-  size_t cycles = 3;
+  size_t cycles = 2;
   double epochs = 0;
   uint64_t seed = 1;
   app.add_option("--cycles", cycles, "how often everything is preempted")->capture_default_str();
   app.add_option("--epochs", epochs, "length of the runs; default: enough for the cycles");
   app.add_option("--seed", seed, "of the moments of preemption")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  if (epochs <= 0) epochs = 1 + 1.0 * static_cast<double>(cycles);
+  if (epochs <= 0) epochs = 1.5 + 2 * static_cast<double>(cycles);
   try {
     return nf::test::run_cycles(cycles, epochs, seed);
   } catch (const std::exception& e) {

@@ -39,7 +39,7 @@ void wait_for_steps(const SlurmRun& run, int64_t more) {
 
 TEST(Slurm, TimeLimitIsOneOfManyLives) {
   SlurmLab lab({.nodes = 1});
-  SlurmRuns runs(lab, 12);
+  SlurmRuns runs(lab, 8);
   // Asked 50 s before the end of a minute, and Slurm may be early.
   const auto all = runs.submit("limited", {"--time", "1", "--signal-seconds", "50"});
   wait_until("the second life", [&] { return SlurmRuns::lives(all[0]) == 2; });
@@ -52,7 +52,7 @@ TEST(Slurm, TimeLimitIsOneOfManyLives) {
 
 TEST(Slurm, ANodeDiesUnderTheRanksAndUnderTheScript) {
   SlurmLab lab({.nodes = 2});
-  SlurmRuns runs(lab, 12);
+  SlurmRuns runs(lab, 5);
   const auto all = runs.submit("node", {"--nodes", "2", "--ranks", "2"});
   const SlurmRun& run = all[0];
   for (const int node : {2, 1}) {  // n1 has the batch script
