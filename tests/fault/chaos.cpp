@@ -24,6 +24,7 @@ constexpr double kHangSeconds = 90;  // nothing here takes a third of it
 struct Tally {
   std::map<std::string, int> faults;
   int lives = 0, hangs = 0, differences = 0, ledgers = 0, unfinished = 0, orphans = 0;
+  int at_fault() const { return hangs + orphans + unfinished + differences + ledgers; }
 };
 
 class Chaos {
@@ -172,7 +173,12 @@ int main(int argc, char** argv) {
     Chaos chaos(seed, verbose);
     Tally tally;
     const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < trials; ++i) chaos.trial(i, tally);
+    for (int i = 0; i < trials; ++i) {
+      chaos.trial(i, tally);
+      if ((i + 1) % 10 == 0)
+        fmt::print(stderr, "{} of {} runs, {} starts: {} at fault\n", i + 1, trials, tally.lives,
+                   tally.at_fault());
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     fmt::print("{}\n", Json{{"trials", trials},
                             {"seed", seed},
@@ -185,8 +191,6 @@ int main(int argc, char** argv) {
                             {"audits_failed", tally.ledgers},
                             {"seconds", took.count()}}
                            .dump());
-    const int faults =
-        tally.hangs + tally.orphans + tally.unfinished + tally.differences + tally.ledgers;
-    return faults > 0 ? 1 : 0;
+    return tally.at_fault() > 0 ? 1 : 0;
   });
 }
