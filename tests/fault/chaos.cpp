@@ -19,7 +19,7 @@ namespace {
 using namespace nf;
 namespace fs = std::filesystem;
 
-constexpr double kHangSeconds = 90;  // nothing here takes a third of it
+constexpr double kHangSeconds = 90;  // without a new line in metrics.jsonl
 
 struct Tally {
   std::map<std::string, int> faults;
@@ -47,7 +47,7 @@ class Chaos {
          "evaluate.every_steps=16", "comm.heartbeat_seconds=2", "model.widths=[64,64,128,128]"});
   }
   bool live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, Tally& tally);
-  bool wait(test::Process& job, Tally& tally);
+  bool wait(test::Process& job, const fs::path& run, Tally& tally);
   void compare(int number, const fs::path& run, Tally& tally);
 
   test::TempDir scratch_;
@@ -70,14 +70,24 @@ std::vector<Json> figures(const fs::path& run) {
 }
 
 // False: it hung, and was ended.
-bool Chaos::wait(test::Process& job, Tally& tally) {
+bool Chaos::wait(test::Process& job, const fs::path& run, Tally& tally) {
   const auto ranks = job.children();
   const auto alive = [&] {
     return std::any_of(ranks.begin(), ranks.end(), [](pid_t p) { return kill(p, 0) == 0; });
   };
+  const auto written = [&] {
+    std::error_code none;
+    return fs::file_size(run / "metrics.jsonl", none);
+  };
+  auto size = written();
   for (double passed = 0; job.running(); passed += 0.01) {
+    if (const auto now = written(); now != size) {
+      size = now;
+      passed = 0;
+    }
     if (passed > kHangSeconds) {
       ++tally.hangs;
+      fmt::print(stderr, "hang, the job said:\n{}\n", test::slurp(scratch_ / "err"));
       for (const pid_t p : ranks) kill(p, SIGKILL);
       job.signal(SIGKILL);
       job.wait();
@@ -123,7 +133,7 @@ bool Chaos::live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, T
       test::inflict(fault, job, run, rng);
     }
   }
-  wait(job, tally);
+  wait(job, run.directory, tally);
   return fs::exists(run.directory / "result.json");
 }
 
