@@ -215,15 +215,16 @@ Json to_json(const Plan& plan) {
 
 namespace {
 
-// The device whose rates a plan uses; other known devices through a conversion of hours.
+// The device whose rates a plan uses; other devices through a conversion of hours.
 void choose_rates(const Json& fit, const std::string& name, const std::string& wanted,
-                  PlanBasis& basis) {
+                  double peak_tflops, PlanBasis& basis) {
   std::set<std::string> devices;
   for (const auto& rate : fit.at("rates")) devices.insert(rate.at("device").get<std::string>());
   if (devices.empty())
     throw Error(ExitCode::kData, name, "no run of the table has device_hours: speeds are unknown",
                 "give device_hours in results.csv");
-  const Device* target = find_device(wanted);
+  const Device given{wanted, peak_tflops, 1};
+  const Device* target = peak_tflops > 0 && !wanted.empty() ? &given : find_device(wanted);
   std::string source = *devices.begin();
   double speed_up = 1;
   if (wanted.empty() && devices.size() > 1)
@@ -245,7 +246,7 @@ void choose_rates(const Json& fit, const std::string& name, const std::string& w
                         target ? "; the table does not say which device made its runs" : ""),
             fmt::format(
                 "measured: {}; convertible between known ones: tpu-v3, tpu-v4, "
-                "a100, h100, h200",
+                "a100, h100, h200; for others give --peak-tflops",
                 source.empty() ? "(unnamed)" : fmt::format("{}", fmt::join(devices, ", "))));
       const Conversion conversion = convert_hours(*from, *target);
       speed_up = 1 / conversion.hours_per_hour;
@@ -267,7 +268,8 @@ void choose_rates(const Json& fit, const std::string& name, const std::string& w
 
 }  // namespace
 
-PlanBasis read_plan_basis(const Json& fit, const std::string& name, const std::string& device) {
+PlanBasis read_plan_basis(const Json& fit, const std::string& name, const std::string& device,
+                          double peak_tflops) {
   PlanBasis basis;
   try {
     const auto& law = fit.at("law").at("parameters");
@@ -292,7 +294,7 @@ PlanBasis read_plan_basis(const Json& fit, const std::string& name, const std::s
     basis.usd_per_device_hour = fit.at("usd_per_device_hour");
     basis.bootstrap.samples = fit.at("bootstrap_samples");
     basis.bootstrap.seed = fit.at("seed");
-    choose_rates(fit, name, device, basis);
+    choose_rates(fit, name, device, peak_tflops, basis);
   } catch (const Json::exception& e) {
     throw Error(ExitCode::kData, name, std::string("not a fit.json of nf-fit: ") + e.what(),
                 "make one with nf-fit --input results.csv --output REPORT_DIR");

@@ -17,6 +17,7 @@ namespace {
 
 struct PlanOptions {
   std::string fit, device, output;
+  double peak_tflops = 0;  // 0: of a known device
   std::vector<std::string> models;
   std::optional<double> device_hours, target_loss, usd_per_device_hour, images_per_epoch;
   PlanLimits limits;
@@ -104,7 +105,10 @@ int run(const PlanOptions& o) {
   if (fit.is_discarded())
     throw Error(ExitCode::kData, o.fit, "not valid JSON",
                 "make one with nf-fit --input results.csv --output REPORT_DIR");
-  PlanBasis basis = read_plan_basis(fit, o.fit, o.device);
+  if (o.peak_tflops > 0 && o.device.empty())
+    throw Error(ExitCode::kUsage, "--peak-tflops", "is the peak of which device?",
+                "name it with --device");
+  PlanBasis basis = read_plan_basis(fit, o.fit, o.device, o.peak_tflops);
   if (o.usd_per_device_hour) basis.usd_per_device_hour = *o.usd_per_device_hour;
   if (o.images_per_epoch) basis.images_per_epoch = *o.images_per_epoch;
   choose_models(o.models, basis);
@@ -139,6 +143,9 @@ Command add_plan_command(CLI::App& program) {
   app->add_option("--device-hours", o->device_hours, "the budget");
   app->add_option("--target-loss", o->target_loss, "instead: the least budget for this loss");
   app->add_option("--device", o->device, "device to run on; default: the table's");
+  app->add_option("--peak-tflops", o->peak_tflops,
+                  "dense bfloat16 peak of --device, where that is neither known nor in the table")
+      ->check(CLI::PositiveNumber);
   app->add_option("--models", o->models, "choose among these; NAME=FLOPS adds one")->delimiter(',');
   app->add_option("--max-epochs", o->limits.max_epochs, "most passes over the data")
       ->check(CLI::PositiveNumber);

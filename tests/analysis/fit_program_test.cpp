@@ -281,6 +281,21 @@ TEST_F(FitProgram, LawIsoflopAndCompareKeys) {
   EXPECT_EQ(cross.at("ahead_at_end"), "B");
 }
 
+// A device with twice the peak, known by what the user says of it: the plan of twice the hours.
+TEST_F(FitProgram, PlansForADeviceOfTheUsersOwn) {
+  std::string text;
+  for (const std::string& line : sweep_lines())
+    text += line + (text.empty() ? ",device" : ",a100") + "\n";
+  ASSERT_EQ(run("--input " + write("a100.csv", text) + " --output " + at("a100")).code, 0);
+  const std::string plan = "plan --fit " + at("a100/fit.json") + " --json ";
+  const Json slow = json(plan + "--device-hours 5000 --device x1 --peak-tflops 100");
+  const Json fast = json(plan + "--device-hours 2500 --device x2 --peak-tflops 200");
+  EXPECT_DOUBLE_EQ(slow.at("loss").get<double>(), fast.at("loss").get<double>());
+  EXPECT_EQ(slow.at("model"), fast.at("model"));
+  EXPECT_THAT(fast.at("warnings").dump(), HasSubstr("the peak ratio, unmeasured"));
+  EXPECT_EQ(run(plan + "--device-hours 5000 --device x1").code, 2);
+}
+
 TEST_F(FitProgram, PlansAndTheirRefusals) {
   ASSERT_EQ(run("--input " + table("nfnet_like_sweep.csv") + " --output " + at("r")).code, 0);
   const std::string plan = "plan --fit " + at("r/fit.json") + " ";
@@ -299,6 +314,7 @@ TEST_F(FitProgram, PlansAndTheirRefusals) {
   EXPECT_EQ(run(plan + "--device-hours -5").code, 2);
   EXPECT_EQ(run(plan + "--device-hours 5000 --models nfnet_f9").code, 2);
   EXPECT_EQ(run(plan + "--device-hours 5000 --device abacus").code, 2);
+  EXPECT_EQ(run(plan + "--device-hours 5000 --peak-tflops 100").code, 2);
   EXPECT_EQ(run(plan).code, 2);
   const Json bound = json(plan + "--device-hours 110000 --max-epochs 2 --json");
   EXPECT_LE(bound.at("epochs"), 2.0);
