@@ -25,7 +25,8 @@ void add_resource_options(CLI::App& app, BatchResources& r) {
   };
   number("--nodes", r.nodes, 1, "nodes");
   number("--ranks", r.ranks, 0, "processes of a run in all; 0: one a node, or one a GPU");
-  number("--cpus-per-task", r.cpus_per_task, 0, "cores of a rank; 0: run.threads_per_rank");
+  number("--cpus-per-task", r.cpus_per_task, 0,
+         "cores of a rank; 0: the default; nf-launch takes run.threads_per_rank");
   number("--gpus-per-node", r.gpus_per_node, 0, "GPUs of a node");
   app.add_option("--partition", r.partition, "Slurm partition");
   app.add_option("--account", r.account, "Slurm account");

@@ -50,9 +50,9 @@ bool cycle(SlurmLab& lab, SlurmRuns& runs, const std::vector<SlurmRun>& all, Pos
   return true;
 }
 
-int run_cycles(size_t cycles, double epochs, uint64_t seed) {
+int run_cycles(const LabOptions& options, size_t cycles, double epochs, uint64_t seed) {
   const auto begin = std::chrono::steady_clock::now();
-  SlurmLab lab({});
+  SlurmLab lab(options);
   SlurmRuns runs(lab, epochs);
   PositionRng random(seed, Stream::kTest, 0);
   const std::vector<SlurmRun> all = submit_all(runs);
@@ -80,16 +80,19 @@ int run_cycles(size_t cycles, double epochs, uint64_t seed) {
 
 int main(int argc, char** argv) {
   CLI::App app("Preemptions of real Slurm jobs; see the head of slurm_cycles.cpp.", "slurm_cycles");
+  nf::test::LabOptions options;
   size_t cycles = 2;
   double epochs = 0;
   uint64_t seed = 1;
   app.add_option("--cycles", cycles, "how often everything is preempted")->capture_default_str();
   app.add_option("--epochs", epochs, "length of the runs; default: enough for the cycles");
   app.add_option("--seed", seed, "of the moments of preemption")->capture_default_str();
+  app.add_flag("!--term", options.user_signal,
+               "a cluster that preempts with SIGTERM (without preempt_send_user_signal)");
   CLI11_PARSE(app, argc, argv);
   if (epochs <= 0) epochs = 1.5 + 2 * static_cast<double>(cycles);
   try {
-    return nf::test::run_cycles(cycles, epochs, seed);
+    return nf::test::run_cycles(options, cycles, epochs, seed);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "error: slurm_cycles: %s\n", e.what());
     return 1;

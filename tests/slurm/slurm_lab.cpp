@@ -143,7 +143,7 @@ void SlurmLab::write_config() const {
        << "SlurmUser=root\nSlurmdUser=root\nAuthType=auth/none\nCredType=cred/none\n"
        << "AuthInfo=cred_expire=5\n"  // or a requeued job waits for two minutes
        << "SlurmdParameters=config_overrides\n"
-       << "SlurmctldParameters=preempt_send_user_signal\n"
+       << (options_.user_signal ? "SlurmctldParameters=preempt_send_user_signal\n" : "")
        << "MpiDefault=none\nTmpFS=" << d << "/tmp-%n\n"
        << "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\n"
        << "JobAcctGatherType=jobacct_gather/none\nAccountingStorageType=accounting_storage/none\n"

@@ -22,6 +22,8 @@ struct LabOptions {
   int nodes = 2;
   int cpus = 16;          // of a node, whatever the machine has
   int grace_seconds = 6;  // of `low`
+  // A preempted job gets the signal it asked for; without, Slurm's default: SIGTERM.
+  bool user_signal = true;
 };
 
 class SlurmLab {

@@ -86,7 +86,7 @@ TEST(Slurm, KilledBeforeItCouldSave) {
 
 TEST(Slurm, PreemptedDuringTheFinalEvaluation) {
   SlurmLab lab({.nodes = 1, .grace_seconds = 1});
-  SlurmRuns runs(lab, 1, {{"evaluate.image_size", "384"}, {"evaluate.chunk", "1"}});
+  SlurmRuns runs(lab, 1, {{"evaluate.image_size", "768"}, {"evaluate.chunk", "1"}});
   const int64_t last = runs.last_step();
   const auto all = runs.submit("evaluating", {});
   const SlurmRun& run = all[0];
