@@ -9,6 +9,7 @@
 
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "launch/programs.h"
 #include "launch/sweep_commands.h"
 #include "launch/sweep_runner.h"
 
@@ -26,29 +27,12 @@ struct RunArguments {
   std::string programs;
 };
 
-// The plan with rates of what has finished so far.
-SweepPlan plan_of(const SweepConfig& config, const fs::path& output) {
-  const fs::path table = output / "results.csv";
-  std::vector<analysis::Run> runs;
-  if (fs::exists(table)) {
-    const std::string text = read_file(table);
-    if (text.find('\n') + 1 < text.size())
-      runs = analysis::read_run_table_text(text, table.string()).runs;
-  }
-  return plan_sweep(config, runs);
-}
-
 int run(const RunArguments& a) {
   SweepConfig config = load_sweep_config(a.sweep.config, a.sweep.overrides);
   const fs::path output = a.sweep.output;
   claim_sweep(config, output);
   RunnerOptions options;
-  options.output = output;
-  options.programs =
-      a.programs.empty() ? fs::read_symlink("/proc/self/exe").parent_path() : fs::path(a.programs);
-  if (!fs::exists(options.programs / "nf-train"))
-    throw Error(ExitCode::kUsage, options.programs.string(), "nf-train is not here",
-                "give its folder with --programs");
+  options.place = {output, programs_folder(a.programs)};
   struct sigaction action = {};
   action.sa_handler = ask_to_stop;
   ::sigaction(SIGTERM, &action, nullptr);
@@ -118,6 +102,17 @@ int collect(const SweepArguments& a) {
 }
 
 }  // namespace
+
+SweepPlan plan_of(const SweepConfig& config, const fs::path& output) {
+  const fs::path table = output / "results.csv";
+  std::vector<analysis::Run> runs;
+  if (fs::exists(table)) {
+    const std::string text = read_file(table);
+    if (text.find('\n') + 1 < text.size())
+      runs = analysis::read_run_table_text(text, table.string()).runs;
+  }
+  return plan_sweep(config, runs);
+}
 
 SweepCommand add_run_command(CLI::App& program) {
   auto a = std::make_shared<RunArguments>();

@@ -3,9 +3,12 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
+
+#include "launch/sweep_plan.h"
 
 namespace nf::launch {
 
@@ -16,15 +19,18 @@ struct SweepCommand {
 
 SweepCommand add_plan_command(CLI::App& program);
 SweepCommand add_run_command(CLI::App& program);
+SweepCommand add_submit_command(CLI::App& program);
 SweepCommand add_status_command(CLI::App& program);
 SweepCommand add_collect_command(CLI::App& program);
 SweepCommand add_replay_command(CLI::App& program);
 
-// What plan, run, status and collect have in common.
+// What plan, run, submit, status and collect have in common.
 struct SweepArguments {
   std::string config, output;
   std::vector<std::string> overrides;
 };
 void add_sweep_options(CLI::App& app, SweepArguments& arguments, bool output_required);
+// The plan with rates of what has finished so far.
+SweepPlan plan_of(const SweepConfig& config, const std::filesystem::path& output);
 
 }  // namespace nf::launch

@@ -11,7 +11,8 @@
 #include <thread>
 
 #include "core/atomic_file.h"
-#include "launch/trial_process.h"
+#include "launch/job_process.h"
+#include "launch/restart_policy.h"
 
 namespace nf::launch {
 
@@ -26,22 +27,14 @@ constexpr auto kRereadInterval = std::chrono::seconds(1);
 struct Running {
   Trial trial;
   TrialLock lock;
-  TrialProcess process;
-  std::string progress;  // the latest checkpoint when it was started
+  JobProcess process;
   Clock::time_point started;
 };
-
-// The line in which nf-train says what is wrong (the last session's), or where to look.
-std::string first_error(const fs::path& log) {
-  const std::string text = fs::exists(log) ? read_file(log) : std::string();
-  const size_t at = text.rfind("error: ");
-  return at == std::string::npos ? "see there" : text.substr(at, text.find('\n', at) - at);
-}
 
 class Runner {
  public:
   Runner(const SweepConfig& config, const SweepPlan& plan, const RunnerOptions& options)
-      : config_(config), plan_(plan), options_(options), store_(options.output) {}
+      : config_(config), plan_(plan), options_(options), store_(options.place.output) {}
 
   ExitCode run();
 
@@ -49,13 +42,11 @@ class Runner {
   bool start_what_can_be();
   bool start(const Trial& trial);
   bool collect_ended();
-  void judge_end(const Trial& trial, const std::string& progress, int code, double seconds);
+  void judge_end(const Trial& trial, int code, double seconds);
   void finish(const Trial& trial, const Json& result);
   void fail(const Trial& trial, int code, const std::string& why);
-  std::vector<std::string> command(const Trial& trial) const;
-  std::string latest_checkpoint(const Trial& trial) const;
   void write_results() const {
-    write_file_atomic(options_.output / "results.csv", results_csv(store_, plan_, config_));
+    write_file_atomic(options_.place.output / "results.csv", results_csv(store_, plan_, config_));
   }
 
   const SweepConfig& config_;
@@ -63,44 +54,10 @@ class Runner {
   const RunnerOptions& options_;
   TrialStore store_;
   std::list<Running> running_;
-  std::map<std::string, int64_t> failures_;  // in a row, without a new checkpoint
-  std::map<std::string, double> seconds_;    // spent here, for trials that leave no result
+  std::map<std::string, RestartBound> bounds_;
+  std::map<std::string, double> seconds_;  // spent here, for trials that leave no result
   bool failed_ = false;
 };
-
-std::vector<std::string> Runner::command(const Trial& trial) const {
-  const PlannedCell& cell = plan_.cells[trial.cell];
-  std::vector<std::string> words = {"mpirun",
-                                    "--oversubscribe",
-                                    "--bind-to",
-                                    "none",
-                                    "-np",
-                                    fmt::format("{}", config_.run.ranks),
-                                    (options_.programs / "nf-train").string(),
-                                    "--config",
-                                    (options_.output / "train.toml").string()};
-  std::vector<std::string> keys = config_.set;
-  keys.push_back("model.name=" + cell.model);
-  keys.push_back(fmt::format("schedule.epochs={}", cell.epochs));
-  keys.push_back(fmt::format("optimizer.learning_rate={}", config_.rules().grid.rate(trial.k)));
-  keys.push_back(fmt::format("run.seed={}", trial.seed));
-  keys.push_back(fmt::format("batch.size={}", config_.batch));
-  keys.push_back(fmt::format("data.image_size={}", config_.image_size));
-  keys.push_back("data.path=" + config_.data.path);
-  keys.push_back("data.split=" + config_.data.split);
-  for (const auto& key : keys) {
-    words.push_back("--set");
-    words.push_back(key);
-  }
-  words.push_back("--output");
-  words.push_back(store_.run_dir(trial.name).string());
-  return words;
-}
-
-std::string Runner::latest_checkpoint(const Trial& trial) const {
-  const fs::path file = store_.run_dir(trial.name) / "checkpoints/latest";
-  return fs::exists(file) ? read_file(file) : std::string();
-}
 
 // False when others hold the trial.
 bool Runner::start(const Trial& trial) {
@@ -113,9 +70,13 @@ bool Runner::start(const Trial& trial) {
     return true;
   }
   options_.say("start " + trial.name);
-  TrialProcess process(command(trial), store_.file(trial.name, ".log"), lock->fd());
-  running_.push_back(
-      {trial, std::move(*lock), std::move(process), latest_checkpoint(trial), Clock::now()});
+  // attempts counts tries, the bound restarts.
+  bounds_.try_emplace(trial.name, config_.run.attempts - 1,
+                      newest_step(store_.run_dir(trial.name)));
+  JobProcess process(
+      through_mpirun(config_.run.ranks, train_words(config_, plan_, options_.place, trial)),
+      store_.file(trial.name, ".log"), lock->fd());
+  running_.push_back({trial, std::move(*lock), std::move(process), Clock::now()});
   return true;
 }
 
@@ -152,13 +113,13 @@ bool Runner::collect_ended() {
     }
     any = true;
     const double seconds = std::chrono::duration<double>(Clock::now() - r->started).count();
-    judge_end(r->trial, r->progress, *code, seconds);
+    judge_end(r->trial, *code, seconds);
     r = running_.erase(r);  // the lock goes after the verdict
   }
   return any;
 }
 
-void Runner::judge_end(const Trial& trial, const std::string& progress, int code, double seconds) {
+void Runner::judge_end(const Trial& trial, int code, double seconds) {
   seconds_[trial.name] += seconds;
   if (code == 0) {
     const Json result = store_.finished_result(trial.name);
@@ -167,49 +128,21 @@ void Runner::judge_end(const Trial& trial, const std::string& progress, int code
   }
   if (code == static_cast<int>(ExitCode::kNotFinite)) {
     const double hours = seconds_[trial.name] * static_cast<double>(config_.run.ranks) / 3600;
-    store_.write_verdict(trial.name, {{"run", trial.name},
-                                      {"status", "diverged"},
-                                      {"exit_code", code},
-                                      {"device_hours", hours}});
-    return options_.say("diverged " + trial.name);
+    return options_.say(judge_diverged(store_, trial.name, hours));
   }
   if (code == static_cast<int>(ExitCode::kPreempted)) return;  // asked again by the next round
-  const bool hopeless = code == static_cast<int>(ExitCode::kUsage) ||
-                        code == static_cast<int>(ExitCode::kData) || code == 127;
-  if (latest_checkpoint(trial) != progress) failures_[trial.name] = 0;
-  if (!options_.stopping() && (++failures_[trial.name] >= config_.run.attempts || hopeless))
+  const bool again = bounds_.at(trial.name).allows(newest_step(store_.run_dir(trial.name)));
+  if (!options_.stopping() && (!again || is_final(code)))
     return fail(trial, code, fmt::format("exit code {}", code));
   options_.say(fmt::format("{} ended with exit code {}; it is continued", trial.name, code));
 }
 
 void Runner::finish(const Trial& trial, const Json& result) {
-  const auto loss = heldout_loss(result);
-  if (!loss)
-    return fail(trial, 0, "no held-out loss was measured: set evaluate.split in the config");
-  Json verdict = {{"run", trial.name}};
-  const bool diverged = has_diverged(*loss, config_.data.classes);
-  verdict["status"] = diverged ? "diverged" : "done";
-  const fs::path report = store_.file(trial.name, ".audit.json");
-  run_to_end(
-      {(options_.programs / "nf-audit").string(), "run", store_.run_dir(trial.name).string()},
-      report);
-  // What nf-audit says of a faulty run is JSON too; a program that is missing says nothing.
-  const Json audit = Json::parse(read_file(report), nullptr, false);
-  if (audit.is_object() && audit.contains("missed")) {
-    verdict["images_missed"] = audit["missed"];
-    verdict["audit"] = audit.value("verdict", "");
-  }
-  store_.write_verdict(trial.name, verdict);
-  options_.say(fmt::format("{} {}: held-out loss {:.5f}", diverged ? "diverged" : "done",
-                           trial.name, *loss));
+  options_.say(judge_finished(store_, config_, options_.place, trial.name, result));
 }
 
 void Runner::fail(const Trial& trial, int code, const std::string& why) {
-  store_.write_verdict(
-      trial.name, {{"run", trial.name}, {"status", "failed"}, {"exit_code", code}, {"why", why}});
-  const fs::path log = store_.file(trial.name, ".log");
-  options_.say(
-      fmt::format("failed {}: {}; {}: {}", trial.name, why, log.string(), first_error(log)));
+  options_.say(judge_failed(store_, trial.name, code, why, store_.file(trial.name, ".log")));
 }
 
 ExitCode Runner::run() {

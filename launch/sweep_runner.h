@@ -8,13 +8,12 @@
 #include <string>
 
 #include "core/error.h"
-#include "launch/trial_store.h"
+#include "launch/trial_verdict.h"
 
 namespace nf::launch {
 
 struct RunnerOptions {
-  std::filesystem::path output;          // the sweep's folder
-  std::filesystem::path programs;        // where nf-train and nf-audit lie
+  SweepPlace place;
   std::function<bool()> stopping;        // asked often; true: save everything and return
   std::function<void(std::string)> say;  // one line of progress
 };

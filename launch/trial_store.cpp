@@ -61,6 +61,8 @@ TrialState TrialStore::read(const std::string& name) const {
   state.result = read_json(run_dir(name) / "result.json");
   if (state.final())
     state.status = status_of(state.verdict.value("status", "failed"));
+  else if (state.result.is_object() && state.result.value("complete", false))
+    state.status = RunStatus::kDone;  // not judged yet
   else
     state.status = is_locked(file(name, ".lock")) ? RunStatus::kRunning : RunStatus::kPreempted;
   return state;

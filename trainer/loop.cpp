@@ -204,11 +204,7 @@ bool Loop::finished_before() {
 StepResult Loop::do_step() {
   StepHooks hooks;
   hooks.stop_request = [&] { return static_cast<uint64_t>(watch_.reason()); };
-  hooks.error_code = [&] {
-    return saver_ && saver_->failures() >= RunSaver::kMaxFailures
-               ? static_cast<int>(ExitCode::kOther)
-               : 0;
-  };
+  hooks.error_code = [&] { return saver_ ? saver_->error_code() : 0; };
   hooks.last_step_seconds = last_step_seconds_;
   hooks.activity = options_.activity;
   enter(Section::kStep);
@@ -275,7 +271,8 @@ void Loop::collect_bad_samples(const StepResult& r) {
   });
 }
 
-// A failed save is a warning on rank 0; after the third in a row all ranks end, at the same step.
+// A failed save is a warning on rank 0; after the third in a row, or when another job took the run
+// over, all ranks end, at the same step.
 void Loop::tell_about_saves(const StepResult& r) {
   if (root_)
     if (const std::string news = saver_->news(); !news.empty())
@@ -358,9 +355,9 @@ ExitCode Loop::run() {
     evaluate_now();  // killed while it evaluated
   while (t_.step < last_step_) {
     const StepResult r = do_step();
+    tell_about_saves(r);  // first: a job that was taken over logs no more
     log_step(r);
     collect_bad_samples(r);
-    tell_about_saves(r);
     const bool stop = r.stop != 0 && t_.step < last_step_;
     if (root_ && !stop && t_.step < last_step_ && saver_->is_due(t_.step)) saver_->save(t_);
     if (stop) {

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -17,6 +18,7 @@
 #include "trainer/comm/launcher.h"
 #include "trainer/comm/local.h"
 #include "trainer/comm/mpi.h"
+#include "trainer/watch/process_state.h"
 
 namespace nf::train {
 namespace {
@@ -24,20 +26,25 @@ namespace {
 constexpr double kStartSeconds = 600;   // until all ranks have found each other
 constexpr double kSentinelSeconds = 6;  // until the config says otherwise
 
-// MPI_Init has no time limit of its own: a rank that never starts would keep all others there.
+// MPI_Init has no time limit of its own: a rank that never starts would keep all others there. One
+// that was stopped before it had a sentinel is seen by the ranks beside it on its host.
 class StartGuard {
  public:
   explicit StartGuard(double seconds)
       : thread_([this, seconds](const std::stop_token&) {
+          using std::chrono::duration;
+          const auto begin = std::chrono::steady_clock::now();
+          double stopped = 0;  // seconds
           std::unique_lock lock(mutex_);
-          if (changed_.wait_for(lock, std::chrono::duration<double>(seconds),
-                                [this] { return done_; }))
-            return;
-          std::fprintf(stderr,
-                       "error: process %d: MPI did not start within %.0f s: another rank did not "
-                       "come\nhint: look at the hosts of this job, then run it again\n",
-                       static_cast<int>(getpid()), seconds);
-          _exit(static_cast<int>(ExitCode::kRank));
+          while (!changed_.wait_for(lock, duration<double>(0.5), [this] { return done_; })) {
+            const int sibling = stopped_sibling();
+            stopped = sibling > 0 ? stopped + 0.5 : 0;
+            if (stopped >= kSentinelSeconds)
+              end("process " + std::to_string(sibling) +
+                  ", a rank of this host, was stopped (SIGSTOP) while it started");
+            if (duration<double>(std::chrono::steady_clock::now() - begin).count() > seconds)
+              end("MPI did not start in time: another rank did not come");
+          }
         }) {}
   ~StartGuard() { done(); }
   StartGuard(const StartGuard&) = delete;
@@ -49,6 +56,21 @@ class StartGuard {
   }
 
  private:
+  [[noreturn]] static void end(const std::string& what) {
+    std::fprintf(stderr,
+                 "error: process %d: %s\nhint: look at the hosts of this job, then run it again\n",
+                 static_cast<int>(getpid()), what.c_str());
+    _exit(static_cast<int>(ExitCode::kRank));
+  }
+  // A process that the same launcher started and that is stopped; 0: none.
+  static int stopped_sibling() {
+    const std::string launcher = std::to_string(getppid());
+    std::ifstream children("/proc/" + launcher + "/task/" + launcher + "/children");
+    for (int pid = 0; children >> pid;)
+      if (process_state(pid) == 'T') return pid;
+    return 0;
+  }
+
   std::mutex mutex_;
   std::condition_variable changed_;
   bool done_ = false;

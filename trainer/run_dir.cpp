@@ -2,12 +2,14 @@
 #include "trainer/run_dir.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <random>
 #include <thread>
 
 #include "core/atomic_file.h"
@@ -37,14 +39,25 @@ RunDirectory::RunDirectory(const fs::path& path, double wait_seconds) : path_(pa
   }
   std::array<char, 256> host{};
   gethostname(host.data(), host.size() - 1);
-  const std::string owner =
-      std::string("host ") + host.data() + ", process " + std::to_string(getpid());
-  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, owner.data(), owner.size(), 0) < 0)
+  std::random_device random;
+  owner_ = fmt::format("host {}, process {}, token {:08x}{:08x}", host.data(), getpid(), random(),
+                       random());
+  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, owner_.data(), owner_.size(), 0) < 0)
     throw_io_error(lock, "cannot write", errno);
 }
 
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);  // releases the lock
+}
+
+bool RunDirectory::is_owner() const { return read_file(path_ / "lock") == owner_; }
+
+void RunDirectory::check_owner() const {
+  if (is_owner()) return;
+  throw Error(ExitCode::kUsage, path_.string(),
+              "another job has taken this run over (" + read_file(path_ / "lock") +
+                  "); this one writes no more",
+              "start a run once only; the other job goes on from the last checkpoint");
 }
 
 bool RunDirectory::has_run() const { return fs::exists(file("config.toml")); }

@@ -1,4 +1,8 @@
 // RUN_DIR: one run's files (contract, "Run"), held by one job at a time. Used by rank 0.
+//
+// Held twice over: by flock, which ends with the process, and by a token in the lock file, drawn by
+// each job that takes it. Where locks do not reach other hosts (some network file systems) the
+// newest job wins, and the one before it finds its token gone and ends without writing more.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +32,14 @@ class RunDirectory {
   // differ where they affect the result.
   void claim(const RunConfig& config);
   bool has_run() const;  // a run has been started here before
+  // Another job has not taken the lock file over.
+  bool is_owner() const;
+  void check_owner() const;  // throws Error(kUsage) that names the other job
 
  private:
   std::filesystem::path path_;
   int lock_ = -1;
+  std::string owner_;  // what the lock file says while it is ours
 };
 
 // Device-seconds of the sessions that metrics.jsonl remembers, and how many restarts there were.

@@ -94,6 +94,7 @@ void RunSaver::save(Trainer& trainer, SnapshotMemory memory) {
   const auto checkpoints = directory_.checkpoints();
   run([this, snapshot, checkpoints, keep = static_cast<int>(config_.keep),
        every = static_cast<uint64_t>(config_.keep_every_steps), stay = pinned()] {
+    directory_.check_owner();
     metrics_.sync();  // what the checkpoint claims must be on disk
     save_checkpoint(checkpoints, *snapshot);
     auto steps = multiples(checkpoints, every);
@@ -117,7 +118,17 @@ std::string RunSaver::news() {
   return std::exchange(news_, {});
 }
 
-void RunSaver::rethrow_failure() { std::rethrow_exception(failure_); }
+int RunSaver::error_code() {
+  if (failures_ >= kMaxFailures) return static_cast<int>(ExitCode::kOther);
+  if (Clock::now() - last_look_ < std::chrono::seconds(1)) return 0;
+  last_look_ = Clock::now();
+  return directory_.is_owner() ? 0 : static_cast<int>(ExitCode::kUsage);
+}
+
+void RunSaver::rethrow_failure() {
+  directory_.check_owner();
+  std::rethrow_exception(failure_);
+}
 
 bool RunSaver::better(const EvalResult& r) const {
   if (!best_step_) return true;

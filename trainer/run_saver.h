@@ -38,8 +38,9 @@ class RunSaver {
   void commit(Trainer& trainer);
   // What the last save failed with, once; empty: nothing new.
   std::string news();
-  int failures() const { return failures_; }  // in a row
-  void rethrow_failure();                     // the last one
+  // Not 0 when the run must end: too many saves failed, or another job took the run over.
+  int error_code();
+  void rethrow_failure();  // what error_code() told
   // An evaluation: the best one's state is saved, stays, and checkpoints/best names it.
   void evaluated(Trainer& trainer, const EvalResult& result);
   // What training stood still for: copying, and waiting for an earlier save.
@@ -58,7 +59,7 @@ class RunSaver {
   Metrics& metrics_;
   const CheckpointConfig config_;
   std::optional<uint64_t> saved_;  // the newest step saved or being saved
-  Clock::time_point last_save_ = Clock::now();
+  Clock::time_point last_save_ = Clock::now(), last_look_ = last_save_;
   std::optional<uint64_t> best_step_;
   double best_figure_ = 0;
   std::jthread thread_;

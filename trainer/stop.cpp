@@ -20,8 +20,10 @@ StopWatch::StopWatch(double wall_minutes, double job_end)
   for (const int signal : kSignals) sigaction(signal, &action, nullptr);
 }
 
+// A request to save that comes after the run's last save has nothing left to ask; by default it
+// would kill the process that has just finished.
 StopWatch::~StopWatch() {
-  for (const int signal : kSignals) std::signal(signal, SIG_DFL);
+  for (const int signal : kSignals) std::signal(signal, signal == SIGTERM ? SIG_DFL : SIG_IGN);
 }
 
 StopReason StopWatch::reason() const {

@@ -9,6 +9,7 @@
 #include "core/command_line.h"
 #include "trainer/agreement.h"
 #include "trainer/dry_run.h"
+#include "trainer/fake_world.h"
 #include "trainer/loop.h"
 #include "trainer/program.h"
 
@@ -30,6 +31,8 @@ std::optional<int> prepare(int argc, char** argv, const train::Communicator& com
   std::string file;
   std::vector<std::string> overrides;
   bool dry_run = false, help_config = false;
+  int fake_world = 0;
+  train::AssumedMachine machine;
   app.add_option("--config", file, "TOML file of the run");
   app.add_option("--set", overrides, "key=value, overrides the file; may be repeated")
       ->allow_extra_args(false);
@@ -39,6 +42,16 @@ std::optional<int> prepare(int argc, char** argv, const train::Communicator& com
       ->capture_default_str();
   app.add_flag("--dry-run", dry_run,
                "print the resolved config, parameters, FLOPs, memory and steps, and stop");
+  app.add_option(
+         "--fake-world", fake_world,
+         "rehearse a job of so many ranks in this one process: its control path, memory and "
+         "messages, and its time on the machine of the --assume options")
+      ->check(CLI::Range(1, 1 << 20));
+  app.add_option("--assume-tflops", machine.tflops, "peak of a rank's device")
+      ->capture_default_str();
+  app.add_option("--assume-mfu", machine.mfu, "share of it that is reached")->capture_default_str();
+  app.add_option("--assume-gbps", machine.gbps, "Gbit/s out of a rank")->capture_default_str();
+  app.add_option("--assume-latency-us", machine.latency_us, "of a message")->capture_default_str();
   app.add_flag("--help-config", help_config, "list every config key, its default and meaning");
   const bool root = comm.rank() == 0;
   if (const auto code = parse_command_line(app, argc, argv, !root)) return code;
@@ -48,10 +61,19 @@ std::optional<int> prepare(int argc, char** argv, const train::Communicator& com
   }
   if (file.empty())
     throw Error(ExitCode::kUsage, "nf-train", "--config is required", "see nf-train --help");
-  if (options.output.empty() && !dry_run)
+  if (options.output.empty() && !dry_run && fake_world == 0)
     throw Error(ExitCode::kUsage, "nf-train", "--output is required", "see nf-train --help");
   config = train::load_run_config(file, overrides);
   for (int i = 0; i < argc; ++i) options.command += (i > 0 ? " " : "") + std::string(argv[i]);
+  if (fake_world > 0) {
+    if (comm.size() > 1)
+      throw Error(ExitCode::kUsage, "--fake-world", "is for one process, not for mpirun");
+    fmt::print("{}",
+               train::format_estimate(train::estimate_run(config, fake_world), config, fake_world));
+    const auto r = train::rehearse(config, fake_world, machine);
+    fmt::print("{}{}\n", train::format_rehearsal(r), train::to_json(r).dump());
+    return 0;
+  }
   if (!dry_run) return std::nullopt;
   const auto estimate = train::estimate_run(config, comm.size());
   if (root)

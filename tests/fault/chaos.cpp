@@ -19,11 +19,12 @@ namespace {
 using namespace nf;
 namespace fs = std::filesystem;
 
-constexpr double kHangSeconds = 90;  // nothing here takes a third of it
+constexpr double kHangSeconds = 90;  // without a new line in metrics.jsonl
 
 struct Tally {
   std::map<std::string, int> faults;
   int lives = 0, hangs = 0, differences = 0, ledgers = 0, unfinished = 0, orphans = 0;
+  int at_fault() const { return hangs + orphans + unfinished + differences + ledgers; }
 };
 
 class Chaos {
@@ -46,7 +47,7 @@ class Chaos {
          "evaluate.every_steps=16", "comm.heartbeat_seconds=2", "model.widths=[64,64,128,128]"});
   }
   bool live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, Tally& tally);
-  bool wait(test::Process& job, Tally& tally);
+  bool wait(test::Process& job, const fs::path& run, Tally& tally);
   void compare(int number, const fs::path& run, Tally& tally);
 
   test::TempDir scratch_;
@@ -69,14 +70,24 @@ std::vector<Json> figures(const fs::path& run) {
 }
 
 // False: it hung, and was ended.
-bool Chaos::wait(test::Process& job, Tally& tally) {
+bool Chaos::wait(test::Process& job, const fs::path& run, Tally& tally) {
   const auto ranks = job.children();
   const auto alive = [&] {
     return std::any_of(ranks.begin(), ranks.end(), [](pid_t p) { return kill(p, 0) == 0; });
   };
+  const auto written = [&] {
+    std::error_code none;
+    return fs::file_size(run / "metrics.jsonl", none);
+  };
+  auto size = written();
   for (double passed = 0; job.running(); passed += 0.01) {
+    if (const auto now = written(); now != size) {
+      size = now;
+      passed = 0;
+    }
     if (passed > kHangSeconds) {
       ++tally.hangs;
+      fmt::print(stderr, "hang, the job said:\n{}\n", test::slurp(scratch_ / "err"));
       for (const pid_t p : ranks) kill(p, SIGKILL);
       job.signal(SIGKILL);
       job.wait();
@@ -100,7 +111,7 @@ bool Chaos::live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, T
   ++tally.lives;
   auto argv = test::mpirun(2 + static_cast<int>(rng.below(3)), command(run.directory));
   const std::vector<std::string> environment = {
-      "-x", "LD_PRELOAD=" NF_FULL_DISK,
+      "-x", "LD_PRELOAD=" NF_DISK_FAULTS,
       "-x", "NF_FULL_DISK_WHEN=" + run.disk_full.string(),
       "-x", "NF_FULL_DISK_UNDER=" + run.directory.string()};
   argv.insert(argv.begin() + 1, environment.begin(), environment.end());
@@ -122,7 +133,7 @@ bool Chaos::live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, T
       test::inflict(fault, job, run, rng);
     }
   }
-  wait(job, tally);
+  wait(job, run.directory, tally);
   return fs::exists(run.directory / "result.json");
 }
 
@@ -172,7 +183,12 @@ int main(int argc, char** argv) {
     Chaos chaos(seed, verbose);
     Tally tally;
     const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < trials; ++i) chaos.trial(i, tally);
+    for (int i = 0; i < trials; ++i) {
+      chaos.trial(i, tally);
+      if ((i + 1) % 10 == 0)
+        fmt::print(stderr, "{} of {} runs, {} starts: {} at fault\n", i + 1, trials, tally.lives,
+                   tally.at_fault());
+    }
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     fmt::print("{}\n", Json{{"trials", trials},
                             {"seed", seed},
@@ -185,8 +201,6 @@ int main(int argc, char** argv) {
                             {"audits_failed", tally.ledgers},
                             {"seconds", took.count()}}
                            .dump());
-    const int faults =
-        tally.hangs + tally.orphans + tally.unfinished + tally.differences + tally.ledgers;
-    return faults > 0 ? 1 : 0;
+    return tally.at_fault() > 0 ? 1 : 0;
   });
 }

@@ -8,6 +8,7 @@
 
 #include "core/jsonl.h"
 #include "tests/support/tiny_run.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 namespace nf {
 namespace {
@@ -51,13 +52,18 @@ class Hang : public testing::Test {
     std::string err;
     double seconds;
   };
-  // Starts a job, lets it train, does `harm` to its ranks and waits for the end.
-  Ended harm(const std::filesystem::path& run, int ranks,
-             const std::function<void(test::Process&, const std::vector<pid_t>&)>& harm,
+  // Starts a job, waits for the moment (by default: until it trains), does `harm` to its ranks and
+  // waits for the end.
+  using Harm = std::function<void(test::Process&, const std::vector<pid_t>&)>;
+  Ended harm(const std::filesystem::path& run, int ranks, const Harm& harm,
              const std::vector<std::string>& more = {}) {
-    test::Process job(test::mpirun(ranks, command(run, more)), *scratch_ / "out",
-                      *scratch_ / "err");
-    EXPECT_TRUE(wait_for([&] { return last_step(run) >= 8 || !job.running(); }, 120));
+    const auto training = [&](test::Process&) { return last_step(run) >= 8; };
+    return harm_when(training, test::mpirun(ranks, command(run, more)), ranks, harm);
+  }
+  Ended harm_when(const std::function<bool(test::Process&)>& moment,
+                  const std::vector<std::string>& argv, int ranks, const Harm& harm) {
+    test::Process job(argv, *scratch_ / "out", *scratch_ / "err");
+    EXPECT_TRUE(wait_for([&] { return moment(job) || !job.running(); }, 120));
     const auto pids = job.children();
     EXPECT_EQ(pids.size(), static_cast<size_t>(ranks)) << test::slurp(*scratch_ / "err");
     const auto begin = std::chrono::steady_clock::now();
@@ -83,6 +89,23 @@ class Hang : public testing::Test {
     const auto audit = test::run({test::program("nf-audit").string(), "run", run.string()});
     EXPECT_EQ(audit.code, 0) << audit.out << audit.err;
   }
+
+  // The command of a job in which `rank` cannot read files that begin with `prefix` while the file
+  // `when` exists.
+  std::vector<std::string> with_stalls(int ranks, int rank, const std::string& prefix,
+                                       const std::filesystem::path& run,
+                                       const std::vector<std::string>& more) const {
+    auto argv = test::mpirun(ranks, command(run, more));
+    const std::vector<std::string> environment = {
+        "-x", "LD_PRELOAD=" NF_DISK_FAULTS,
+        "-x", "NF_STALL_WHEN=" + (*scratch_ / "stalled").string(),
+        "-x", "NF_STALL_UNDER=" + (*scratch_ / "data" / prefix).string(),
+        "-x", "NF_STALL_RANK=" + std::to_string(rank)};
+    argv.insert(argv.begin() + 1, environment.begin(), environment.end());
+    return argv;
+  }
+  static void stall() { std::ofstream(*scratch_ / "stalled") << "now\n"; }
+  static void go_on() { std::filesystem::remove(*scratch_ / "stalled"); }
 
   static std::unique_ptr<test::TempDir> scratch_;
 };
@@ -137,6 +160,86 @@ TEST_F(Hang, ADeadRankEndsTheJob) {
       harm(run, 3, [](test::Process&, const std::vector<pid_t>& pids) { kill(pids[2], SIGKILL); });
   EXPECT_NE(e.code, 0);
   EXPECT_THAT(e.err, testing::HasSubstr("rank 2"));  // mpirun says who
+  expect_continues(run);
+}
+
+// While the ranks look for each other: nothing is known of the run yet.
+TEST_F(Hang, DeadOrFrozenWhileItStarts) {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    const auto run = *scratch_ / ("start" + std::to_string(signal));
+    const auto there = [](test::Process& job) { return job.children().size() == 3; };
+    const auto e =
+        harm_when(there, test::mpirun(3, command(run)), 3,
+                  [&](test::Process&, const std::vector<pid_t>& pids) {
+                    std::this_thread::sleep_for(milliseconds(signal == SIGKILL ? 0 : 60));
+                    kill(pids[1], signal);
+                  });
+    EXPECT_NE(e.code, 0) << signal;
+    EXPECT_FALSE(std::filesystem::exists(run / "result.json"));
+    const auto o = test::run(command(run, {"limit.steps=3"}));
+    EXPECT_EQ(o.code, 0) << o.err;
+  }
+}
+
+TEST_F(Hang, DeadOrFrozenWhileRankZeroSaves) {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    const auto run = *scratch_ / ("save" + std::to_string(signal));
+    const auto saving = [&](test::Process&) {
+      std::error_code none;
+      for (const auto& entry : std::filesystem::directory_iterator(run / "checkpoints", none))
+        if (entry.path().filename().string().starts_with(".tmp.step")) return true;
+      return false;
+    };
+    const auto argv = test::mpirun(2, command(run, {"checkpoint.every_steps=2"}));
+    const auto e = harm_when(saving, argv, 2, [&](test::Process&, const std::vector<pid_t>& pids) {
+      kill(pids[0], signal);
+    });
+    EXPECT_NE(e.code, 0);
+    EXPECT_THAT(e.err, testing::HasSubstr("rank 0"));
+    expect_continues(run);
+  }
+}
+
+// All wait in the evaluation for rank 1, which cannot read and then dies or freezes.
+TEST_F(Hang, DeadOrFrozenInAnEvaluation) {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    const auto run = *scratch_ / ("evaluate" + std::to_string(signal));
+    const auto argv =
+        with_stalls(2, 1, "holdout", run,
+                    {"evaluate.every_steps=24", "evaluate.chunk=8", "checkpoint.every_steps=6"});
+    const auto evaluating = [&](test::Process&) {
+      if (std::filesystem::exists(run / "checkpoints/latest")) stall();  // not while it starts
+      return std::filesystem::exists(train::checkpoint_path(run / "checkpoints", 24));
+    };
+    const auto e =
+        harm_when(evaluating, argv, 2, [&](test::Process&, const std::vector<pid_t>& pids) {
+          std::this_thread::sleep_for(milliseconds(1500));  // its last heartbeat says so
+          kill(pids[1], signal);
+        });
+    go_on();
+    EXPECT_NE(e.code, 0);
+    EXPECT_THAT(e.err, testing::HasSubstr("rank 1"));
+    if (signal == SIGSTOP) {
+      const Json report = Json::parse(test::slurp(run / "hang-report.json"));
+      EXPECT_EQ(report["suspect"]["section"], "evaluate");
+    }
+    expect_continues(run);
+  }
+}
+
+// Alive, its heartbeats come, but it waits for data that never come: the others are not at fault.
+TEST_F(Hang, ARankWhoseLoaderStalls) {
+  const auto run = *scratch_ / "loader";
+  const auto training = [&](test::Process&) { return last_step(run) >= 8; };
+  const auto e = harm_when(training, with_stalls(3, 2, "train", run, {}), 3,
+                           [&](test::Process&, const std::vector<pid_t>&) { stall(); });
+  go_on();
+  EXPECT_EQ(e.code, 5) << e.err;
+  EXPECT_THAT(e.err, testing::HasSubstr("rank 2 on "));
+  const Json report = Json::parse(test::slurp(run / "hang-report.json"));
+  EXPECT_EQ(report["suspect"]["rank"], 2);
+  EXPECT_EQ(report["suspect"]["section"], "step");
+  EXPECT_EQ(report["suspect"]["waiting_for"], "data");
   expect_continues(run);
 }
 

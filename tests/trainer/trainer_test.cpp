@@ -71,6 +71,19 @@ TEST(RunDirectory, OneOwnerAtATime) {
   EXPECT_NO_THROW(RunDirectory(temp / "run", 0));
 }
 
+// Where locks do not reach other hosts both jobs get it; the newer one keeps it.
+TEST(RunDirectory, TheOneThatWasTakenOverKnows) {
+  const test::TempDir temp;
+  const RunDirectory first(temp / "run", 0);
+  EXPECT_TRUE(first.is_owner());
+  EXPECT_NO_THROW(first.check_owner());
+  std::filesystem::remove(temp / "run/lock");  // another file, another lock
+  const RunDirectory second(temp / "run", 0);
+  EXPECT_TRUE(second.is_owner());
+  EXPECT_FALSE(first.is_owner());
+  EXPECT_THROW(first.check_owner(), Error);
+}
+
 TEST(RunDirectory, RuntimeKeysMayChangeAndResultKeysMayNot) {
   const test::TempDir temp;
   RunDirectory directory(temp / "run", 0);

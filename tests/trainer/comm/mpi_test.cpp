@@ -2,9 +2,11 @@
 // reports as usual, the others print only failures, and one failing rank fails the program.
 #include "trainer/comm/mpi.h"
 
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include "tests/trainer/comm/conformance.h"
@@ -14,6 +16,12 @@ namespace nf::test {
 namespace {
 
 std::unique_ptr<train::MpiSession> session;  // made by main before, and gone after, the tests
+
+TEST(MpiCommunicator, DelaysAreThereWhenAskedFor) {
+  if (std::getenv("NF_DELAY_MS") != nullptr) {
+    EXPECT_NE(dlsym(RTLD_DEFAULT, "nf_mpi_delays"), nullptr) << "the library was not loaded";
+  }
+}
 
 TEST(MpiCommunicator, Conformance) { check_conformance(session->communicator(), 100); }
 

@@ -1,5 +1,7 @@
-// LD_PRELOAD library: while the file $NF_FULL_DISK_WHEN exists, writing to files under
-// $NF_FULL_DISK_UNDER, and creating them, fails with ENOSPC, as on a full disk. For tests.
+// LD_PRELOAD library for tests. While the file $NF_FULL_DISK_WHEN exists, writing to files under
+// $NF_FULL_DISK_UNDER, and creating them, fails with ENOSPC, as on a full disk. While the file
+// $NF_STALL_WHEN exists, reading files whose path begins with $NF_STALL_UNDER does not return, as
+// from a dead file server; with $NF_STALL_RANK only in that rank of an mpirun job.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -18,18 +20,33 @@ bool is_full() {
   return when != nullptr && access(when, F_OK) == 0;
 }
 
-bool is_under(const char* path) {
-  static const char* const under = getenv("NF_FULL_DISK_UNDER");
-  return under != nullptr && strncmp(path, under, strlen(under)) == 0;
+bool begins_with(const char* path, const char* prefix) {
+  return prefix != nullptr && strncmp(path, prefix, strlen(prefix)) == 0;
 }
 
-bool is_under(int fd) {
+bool begins_with(int fd, const char* prefix) {
   char link[64], path[PATH_MAX];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   const ssize_t n = readlink(link, path, sizeof path - 1);
   if (n <= 0) return false;
   path[n] = 0;
-  return is_under(path);
+  return begins_with(path, prefix);
+}
+
+template <class File>
+bool is_under(File file) {
+  static const char* const under = getenv("NF_FULL_DISK_UNDER");
+  return begins_with(file, under);
+}
+
+// Returns when the read may go on.
+void stall(int fd) {
+  static const char* const when = getenv("NF_STALL_WHEN");
+  static const char* const under = getenv("NF_STALL_UNDER");
+  static const char* const only = getenv("NF_STALL_RANK");
+  static const char* const rank = getenv("OMPI_COMM_WORLD_RANK");
+  if (when == nullptr || (only != nullptr && rank != nullptr && strcmp(only, rank) != 0)) return;
+  while (access(when, F_OK) == 0 && begins_with(fd, under)) usleep(20000);
 }
 
 template <class F>
@@ -49,6 +66,14 @@ ssize_t write(int fd, const void* data, size_t size) {
   }
   return next(fd, data, size);
 }
+
+ssize_t pread(int fd, void* data, size_t size, off_t at) {
+  static auto* const next = real<ssize_t(int, void*, size_t, off_t)>("pread");
+  stall(fd);
+  return next(fd, data, size, at);
+}
+
+ssize_t pread64(int fd, void* data, size_t size, off64_t at) { return pread(fd, data, size, at); }
 
 int open(const char* path, int flags, ...) {
   static auto* const next = real<int(const char*, int, ...)>("open");
