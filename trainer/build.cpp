@@ -173,9 +173,10 @@ data::RunOrder Trainer::order() const {
   return o;
 }
 
-Snapshot take_snapshot(Trainer& t) {
-  const auto copy = [](const at::Tensor& x) {
-    return x.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous);
+Snapshot take_snapshot(Trainer& t, SnapshotMemory memory) {
+  const auto copy = [memory](const at::Tensor& x) {
+    const at::Tensor host = x.detach().to(at::kCPU);
+    return memory == SnapshotMemory::kView ? host : host.clone(at::MemoryFormat::Contiguous);
   };
   Snapshot s;
   s.state.step = t.step;

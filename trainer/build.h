@@ -66,9 +66,11 @@ struct Trainer {
   data::RunOrder order() const;
 };
 
-// The checkpoint of a trainer's present state, in CPU memory of its own; and back. restore() throws
+// The checkpoint of a trainer's present state, in CPU memory of its own, or (kView) in the
+// trainer's where that is the CPU's: good until the next step. And back: restore() throws
 // Error(kWeights) when the tensors do not fit.
-Snapshot take_snapshot(Trainer& trainer);
+enum class SnapshotMemory { kCopy, kView };
+Snapshot take_snapshot(Trainer& trainer, SnapshotMemory memory = SnapshotMemory::kCopy);
 void restore(Trainer& trainer, const Snapshot& snapshot);
 
 // How a run evaluates on evaluate.split.

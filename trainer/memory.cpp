@@ -14,7 +14,7 @@ namespace nf::train {
 namespace {
 
 // LibTorch, oneDNN's and MKL's code and tables, Open MPI: measured on tiny nets (docs/numbers.md).
-constexpr double kProgramBytes = 170.0 * 1048576;
+constexpr double kProgramBytes = 205.0 * 1048576;
 
 // A line "Name:   123 kB" of a file under /proc, in bytes; 0 where there is none.
 double proc_bytes(const char* file, const std::string& name) {
@@ -61,9 +61,8 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
   }
   e.activations = std::max(training, evaluation);
   e.images = static_cast<double>(micro_batch * size * size * 3 * (c.data.prefetch + 1));
-  const double snapshot = copy * (ema ? 3 : 2);
-  e.checkpoint =
-      saves_while_training(c, steps) ? snapshot : std::max(0.0, snapshot - e.activations);
+  if (c.checkpoint.background && saves_while_training(c, steps))
+    e.checkpoint = copy * (ema ? 3 : 2);
   return e;
 }
 

@@ -86,10 +86,10 @@ void RunSaver::run(std::function<void()> work) {
   stall_ += std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-void RunSaver::save(Trainer& trainer) {
+void RunSaver::save(Trainer& trainer, SnapshotMemory memory) {
   if (saved_ == trainer.step) return;
   const auto begin = Clock::now();
-  auto snapshot = std::make_shared<Snapshot>(take_snapshot(trainer));
+  auto snapshot = std::make_shared<Snapshot>(take_snapshot(trainer, memory));
   stall_ += std::chrono::duration<double>(Clock::now() - begin).count();
   const auto checkpoints = directory_.checkpoints();
   run([this, snapshot, checkpoints, keep = static_cast<int>(config_.keep),
@@ -106,7 +106,7 @@ void RunSaver::save(Trainer& trainer) {
 }
 
 void RunSaver::commit(Trainer& trainer) {
-  save(trainer);
+  save(trainer, SnapshotMemory::kView);  // nothing changes before join()
   const auto begin = Clock::now();
   join();
   stall_ += std::chrono::duration<double>(Clock::now() - begin).count();

@@ -33,7 +33,7 @@ class RunSaver {
   bool is_due(uint64_t step) const;  // by checkpoint.every_steps and every_minutes
   // Copies the state and saves it, in the background if the config says so. A save that is still
   // under way is waited for. Nothing when this step's state is saved or being saved.
-  void save(Trainer& trainer);
+  void save(Trainer& trainer) { save(trainer, SnapshotMemory::kCopy); }
   // Returns once the state of the trainer's present step is committed. Throws what went wrong.
   void commit(Trainer& trainer);
   // What the last save failed with, once; empty: nothing new.
@@ -49,6 +49,7 @@ class RunSaver {
 
  private:
   using Clock = std::chrono::steady_clock;
+  void save(Trainer& trainer, SnapshotMemory memory);
   void run(std::function<void()> work);
   void join();
   std::set<uint64_t> pinned() const;

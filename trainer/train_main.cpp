@@ -2,6 +2,7 @@
 // "Programs").
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <cstdlib>
 
@@ -103,6 +104,9 @@ int run(train::Ranks& ranks, int argc, char** argv) {
   std::unique_ptr<train::Trainer> trainer;
   train::together(ranks.comm,
                   [&] { trainer = std::make_unique<train::Trainer>(config, ranks.comm); });
+  // Freed activations then go back to the system: left in the heap, whose blocks they come from up
+  // to 32 MiB, they keep about as much memory as recomputing saves (docs/numbers.md).
+  if (trainer->recompute_blocks) mallopt(M_MMAP_THRESHOLD, 1 << 20);
   return static_cast<int>(train::run_training(*trainer, options, watch));
 }
 
