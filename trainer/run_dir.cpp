@@ -50,7 +50,13 @@ RunDirectory::~RunDirectory() {
   if (lock_ >= 0) ::close(lock_);  // releases the lock
 }
 
-bool RunDirectory::is_owner() const { return read_file(path_ / "lock") == owner_; }
+bool RunDirectory::is_owner() const {
+  try {
+    return read_file(path_ / "lock") == owner_;
+  } catch (const Error&) {
+    return true;  // unreadable for the moment, or removed by hand: nobody else wrote it
+  }
+}
 
 void RunDirectory::check_owner() const {
   if (is_owner()) return;

@@ -78,6 +78,7 @@ TEST(RunDirectory, TheOneThatWasTakenOverKnows) {
   EXPECT_TRUE(first.is_owner());
   EXPECT_NO_THROW(first.check_owner());
   std::filesystem::remove(temp / "run/lock");  // another file, another lock
+  EXPECT_TRUE(first.is_owner());
   const RunDirectory second(temp / "run", 0);
   EXPECT_TRUE(second.is_owner());
   EXPECT_FALSE(first.is_owner());
