@@ -2,6 +2,7 @@
 #include "trainer/program.h"
 
 #include <ATen/Parallel.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -27,21 +28,26 @@ constexpr double kStartSeconds = 600;   // until all ranks have found each other
 constexpr double kSentinelSeconds = 6;  // until the config says otherwise
 
 // MPI_Init has no time limit of its own: a rank that never starts would keep all others there. One
-// that was stopped before it had a sentinel is seen by the ranks beside it on its host.
+// that was stopped before it had a sentinel is seen by the ranks beside it on its host, and so is
+// the launcher.
 class StartGuard {
  public:
   explicit StartGuard(double seconds)
       : thread_([this, seconds](const std::stop_token&) {
           using std::chrono::duration;
           const auto begin = std::chrono::steady_clock::now();
+          const int launcher = getppid();
           double stopped = 0;  // seconds
           std::unique_lock lock(mutex_);
           while (!changed_.wait_for(lock, duration<double>(0.5), [this] { return done_; })) {
-            const int sibling = stopped_sibling();
-            stopped = sibling > 0 ? stopped + 0.5 : 0;
-            if (stopped >= kSentinelSeconds)
-              end("process " + std::to_string(sibling) +
-                  ", a rank of this host, was stopped (SIGSTOP) while it started");
+            const int who = process_state(launcher) == 'T' ? launcher : stopped_child_of(launcher);
+            stopped = who > 0 ? stopped + 0.5 : 0;
+            if (stopped >= kSentinelSeconds) {
+              if (who == launcher) ::kill(launcher, SIGKILL);  // or its caller waits for ever
+              end("process " + std::to_string(who) +
+                  (who == launcher ? ", the launcher," : ", a rank of this host,") +
+                  " was stopped (SIGSTOP) while the job started");
+            }
             if (duration<double>(std::chrono::steady_clock::now() - begin).count() > seconds)
               end("MPI did not start in time: another rank did not come");
           }
@@ -62,10 +68,9 @@ class StartGuard {
                  static_cast<int>(getpid()), what.c_str());
     _exit(static_cast<int>(ExitCode::kRank));
   }
-  // A process that the same launcher started and that is stopped; 0: none.
-  static int stopped_sibling() {
-    const std::string launcher = std::to_string(getppid());
-    std::ifstream children("/proc/" + launcher + "/task/" + launcher + "/children");
+  static int stopped_child_of(int launcher) {  // 0: none
+    const std::string id = std::to_string(launcher);
+    std::ifstream children("/proc/" + id + "/task/" + id + "/children");
     for (int pid = 0; children >> pid;)
       if (process_state(pid) == 'T') return pid;
     return 0;

@@ -93,6 +93,7 @@ inline void inflict(Fault fault, Process& job, const ChaosRun& run, PositionRng&
     case Fault::kStopSeveral:
       return each(some(ranks, rng), SIGSTOP);
     case Fault::kStopLauncher:
+      if (ranks.empty()) return;  // nothing of ours runs yet that could see it
       return job.signal(SIGSTOP);
     case Fault::kFullDisk: {
       std::ofstream(run.disk_full) << "full\n";

@@ -181,6 +181,15 @@ TEST_F(Hang, DeadOrFrozenWhileItStarts) {
   }
 }
 
+TEST_F(Hang, AStoppedLauncherWhileItStarts) {
+  const auto run = *scratch_ / "start-launcher";
+  const auto there = [](test::Process& job) { return job.children().size() == 2; };
+  const auto e = harm_when(there, test::mpirun(2, command(run)), 2,
+                           [](test::Process& job, const auto&) { job.signal(SIGSTOP); });
+  EXPECT_NE(e.code, 0);
+  EXPECT_EQ(test::run(command(run, {"limit.steps=3"})).code, 0);
+}
+
 TEST_F(Hang, DeadOrFrozenWhileRankZeroSaves) {
   for (const int signal : {SIGKILL, SIGSTOP}) {
     const auto run = *scratch_ / ("save" + std::to_string(signal));
