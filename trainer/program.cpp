@@ -27,41 +27,52 @@ namespace {
 constexpr double kStartSeconds = 600;   // until all ranks have found each other
 constexpr double kSentinelSeconds = 6;  // until the config says otherwise
 
-// MPI_Init has no time limit of its own: a rank that never starts would keep all others there. One
-// that was stopped before it had a sentinel is seen by the ranks beside it on its host, and so is
-// the launcher.
-class StartGuard {
+// Watches while there is no watchdog, before and after the run: MPI_Init and MPI_Finalize have no
+// time limit of their own, and one rank that does not come would keep all others there. A rank that
+// was stopped, perhaps before it had a sentinel, is seen by the ranks beside it on its host, and so
+// is the launcher.
+class LauncherGuard {
  public:
-  explicit StartGuard(double seconds)
-      : thread_([this, seconds](const std::stop_token&) {
-          using std::chrono::duration;
-          const auto begin = std::chrono::steady_clock::now();
-          const int launcher = getppid();
-          double stopped = 0;  // seconds
-          std::unique_lock lock(mutex_);
-          while (!changed_.wait_for(lock, duration<double>(0.5), [this] { return done_; })) {
-            const int who = process_state(launcher) == 'T' ? launcher : stopped_child_of(launcher);
-            stopped = who > 0 ? stopped + 0.5 : 0;
-            if (stopped >= kSentinelSeconds) {
-              if (who == launcher) ::kill(launcher, SIGKILL);  // or its caller waits for ever
-              end("process " + std::to_string(who) +
-                  (who == launcher ? ", the launcher," : ", a rank of this host,") +
-                  " was stopped (SIGSTOP) while the job started");
-            }
-            if (duration<double>(std::chrono::steady_clock::now() - begin).count() > seconds)
-              end("MPI did not start in time: another rank did not come");
-          }
-        }) {}
-  ~StartGuard() { done(); }
-  StartGuard(const StartGuard&) = delete;
-  StartGuard& operator=(const StartGuard&) = delete;
+  LauncherGuard() = default;
+  ~LauncherGuard() { done(); }
+  LauncherGuard(const LauncherGuard&) = delete;
+  LauncherGuard& operator=(const LauncherGuard&) = delete;
+
+  // while_what: "started", "ended".
+  void watch(const char* while_what, double seconds) {
+    done();
+    done_ = false;
+    thread_ = std::jthread([this, while_what, seconds] { run(while_what, seconds); });
+  }
   void done() {
-    const std::lock_guard lock(mutex_);
-    done_ = true;
-    changed_.notify_all();
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+      changed_.notify_all();
+    }
+    if (thread_.joinable()) thread_.join();
   }
 
  private:
+  void run(const char* while_what, double seconds) {
+    using std::chrono::duration;
+    const auto begin = std::chrono::steady_clock::now();
+    const int launcher = getppid();
+    double stopped = 0;  // seconds
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, duration<double>(0.5), [this] { return done_; })) {
+      const int who = process_state(launcher) == 'T' ? launcher : stopped_child_of(launcher);
+      stopped = who > 0 ? stopped + 0.5 : 0;
+      if (stopped >= kSentinelSeconds) {
+        if (who == launcher) ::kill(launcher, SIGKILL);  // or its caller waits for ever
+        end("process " + std::to_string(who) +
+            (who == launcher ? ", the launcher," : ", a rank of this host,") +
+            " was stopped (SIGSTOP) while the job " + while_what);
+      }
+      if (duration<double>(std::chrono::steady_clock::now() - begin).count() > seconds)
+        end("another rank did not come while the job " + std::string(while_what));
+    }
+  }
   [[noreturn]] static void end(const std::string& what) {
     std::fprintf(stderr,
                  "error: process %d: %s\nhint: look at the hosts of this job, then run it again\n",
@@ -118,7 +129,8 @@ int run_ranks(const char* name, int argc, char** argv, const std::function<int(R
       return guarded(name, ranks, body);
     }
     Sentinel sentinel(kSentinelSeconds);
-    StartGuard guard(kStartSeconds);
+    LauncherGuard guard;
+    guard.watch("started", kStartSeconds);
     MpiSession session(&argc, &argv, kStartSeconds);
     guard.done();
     Ranks ranks{session.communicator(), [&](double s) { session.set_timeout(s); }, activity};
@@ -132,7 +144,9 @@ int run_ranks(const char* name, int argc, char** argv, const std::function<int(R
                   "the launcher started " + std::to_string(launched) + " ranks, MPI sees " +
                       std::to_string(ranks.comm.size()),
                   "with srun use --mpi=pmix");
-    return guarded(name, ranks, body);
+    const int code = guarded(name, ranks, body);
+    guard.watch("ended", kStartSeconds);
+    return code;
   });
 }
 
