@@ -121,7 +121,7 @@ TEST_F(Hang, AFrozenRankIsNamed) {
   const Json report = Json::parse(test::slurp(run / "hang-report.json"));
   EXPECT_EQ(report["suspect"]["rank"], 1);
   EXPECT_EQ(report["suspect"]["section"], "step");
-  EXPECT_GE(report["suspect"]["step"].get<int>(), 4);
+  EXPECT_GE(report["suspect"]["step"].get<int>(), 1);  // of its last heartbeat
   expect_continues(run);
 }
 
