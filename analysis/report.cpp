@@ -9,6 +9,7 @@
 #include "analysis/fit_json.h"
 #include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/temporary_folder.h"
 
 namespace nf::analysis {
 namespace fs = std::filesystem;
@@ -111,29 +112,9 @@ std::string markdown_block(const ReportBlock& block) {
   return out;
 }
 
-// A folder of its own for gnuplot's output, gone afterwards: nothing half-drawn reaches the report.
-class Scratch {
- public:
-  Scratch() {
-    std::string pattern = (fs::temp_directory_path() / "nf-fit-XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) throw_io_error(pattern, "cannot create", errno);
-    path_ = pattern;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 Drawings draw(const std::vector<Plot>& plots, const fs::path& folder, ReportResult& result) {
   Drawings drawings;
-  const Scratch scratch;
+  const TemporaryFolder scratch("nf-fit");  // nothing half-drawn reaches the report
   result.drawn = draw_plots(plots, scratch.path());
   if (!result.drawn) {
     result.warnings.push_back(

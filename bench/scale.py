@@ -79,7 +79,7 @@ def predict(net, ranks, batch, tflops, mfu, gbps, latency, per_message):
     if ranks == 1:
         return compute, 0.0
     moved = 2 * gradient * (ranks - 1) / ranks
-    exchange = (2 * buckets + 4) * math.log2(ranks) * latency + 2 * buckets * (ranks - 1) * per_message + 8 * moved / (gbps * 1e9)
+    exchange = (2 * buckets + 1) * math.log2(ranks) * latency + 2 * buckets * (ranks - 1) * per_message + 8 * moved / (gbps * 1e9)
     return compute, max(0.0, exchange - 2 / 3 * compute)
 
 

@@ -3,14 +3,13 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <stdlib.h>
 
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 
-#include "core/atomic_file.h"
 #include "core/error.h"
+#include "core/temporary_folder.h"
 #include "data_pipeline/ledger.h"
 #include "trainer/comm/fake.h"
 #include "trainer/dry_run.h"
@@ -20,24 +19,6 @@
 
 namespace nf::train {
 namespace {
-namespace fs = std::filesystem;
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_((fs::temp_directory_path() / "nf-rehearsal-XXXXXX").string()) {
-    if (::mkdtemp(path_.data()) == nullptr) throw_io_error(path_, "cannot create", errno);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  fs::path path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Together the ranks' micro-batches are the step's positions, each once, and their digests add up
 // to that of the whole.
@@ -84,7 +65,7 @@ Rehearsal rehearse(const RunConfig& config, int ranks, const AssumedMachine& mac
   r.estimated_memory_bytes = whole.memory.total();
   at::set_num_threads(static_cast<int>(c.run.threads_per_rank));
 
-  const TemporaryFolder folder;
+  const TemporaryFolder folder("nf-rehearsal");
   FakeCommunicator comm(0, ranks);
   Trainer trainer(c, comm);
   for (const uint64_t step : {uint64_t{0}, trainer.total_steps() / 2, trainer.total_steps() - 1}) {

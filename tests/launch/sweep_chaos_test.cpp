@@ -4,9 +4,8 @@
 
 #include <map>
 
-#include "analysis/csv.h"
 #include "core/rng.h"
-#include "tests/support/process.h"
+#include "tests/support/sweep_results.h"
 
 namespace nf::test {
 namespace {
@@ -30,25 +29,8 @@ class SweepChaos : public testing::Test {
             "--output",
             (dir_ / output).string()};
   }
-  // run -> status, loss, accuracy, images missed, model.
   std::map<std::string, std::string> results(const std::string& output) {
-    const std::string text = slurp(dir_ / output / "results.csv");
-    analysis::CsvReader reader(text, output);
-    std::vector<std::string_view> fields;
-    std::map<std::string, std::string> rows;
-    std::vector<std::string> header;
-    while (reader.next(fields)) {
-      if (header.empty()) {
-        header.assign(fields.begin(), fields.end());
-        continue;
-      }
-      std::string& row = rows[std::string(fields[0])];
-      for (size_t i = 0; i < fields.size(); ++i)
-        for (const char* column :
-             {"status", "heldout_loss", "heldout_top1", "images_missed", "model_sha256"})
-          if (header[i] == column) row.append(fields[i]).append(" ");
-    }
-    return rows;
+    return sweep_results(dir_ / output / "results.csv");
   }
   // A rank of one of the controller's trials, or 0.
   static pid_t some_rank(const Process& controller) {

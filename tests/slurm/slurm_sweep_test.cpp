@@ -5,8 +5,8 @@
 
 #include <map>
 
-#include "analysis/csv.h"
 #include "tests/slurm/slurm_lab.h"
+#include "tests/support/sweep_results.h"
 
 namespace nf::test {
 namespace {
@@ -38,25 +38,8 @@ class SlurmSweep : public testing::Test {
     words.insert(words.end(), {"--throttle", "2"});
     return run(words);
   }
-  // run -> status, loss, model and what else must not depend on where it was trained.
   std::map<std::string, std::string> results(const std::string& output) {
-    const std::string text = slurp(dir_ / output / "results.csv");
-    analysis::CsvReader reader(text, output);
-    std::vector<std::string_view> fields;
-    std::vector<std::string> header;
-    std::map<std::string, std::string> rows;
-    while (reader.next(fields)) {
-      if (header.empty()) {
-        header.assign(fields.begin(), fields.end());
-        continue;
-      }
-      std::string& row = rows[std::string(fields[0])];
-      for (size_t i = 0; i < fields.size(); ++i)
-        for (const char* column :
-             {"status", "heldout_loss", "heldout_top1", "images_missed", "model_sha256"})
-          if (header[i] == column) row.append(fields[i]).append(" ");
-    }
-    return rows;
+    return sweep_results(dir_ / output / "results.csv");
   }
   TempDir dir_;
 };
