@@ -22,6 +22,7 @@ Command add_law_command(CLI::App& program);
 Command add_isoflop_command(CLI::App& program);
 Command add_compare_command(CLI::App& program);
 Command add_plan_command(CLI::App& program);
+Command add_predict_command(CLI::App& program);
 
 // --seed, --bootstrap, --threads
 void add_bootstrap_options(CLI::App& app, BootstrapOptions& options);

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "analysis/accounting.h"
+#include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/version.h"
 
@@ -189,6 +190,15 @@ Json to_json(const Study& study) {
   return out;
 }
 
+Json to_json(const Prediction& p) {
+  Json out = run_json(p.run);
+  out["lo90"] = p.interval90.lo;
+  out["hi90"] = p.interval90.hi;
+  out["extrapolated_by"] = p.extrapolated_by;
+  out["warnings"] = p.warnings;
+  return out;
+}
+
 Json to_json(const Plan& plan) {
   Json out = run_json(plan.best);
   out["budget_device_hours"] = plan.device_hours;
@@ -300,6 +310,15 @@ PlanBasis read_plan_basis(const Json& fit, const std::string& name, const std::s
                 "make one with nf-fit --input results.csv --output REPORT_DIR");
   }
   return basis;
+}
+
+PlanBasis load_plan_basis(const std::string& fit_file, const std::string& device,
+                          double peak_tflops) {
+  const Json fit = Json::parse(read_file(fit_file), nullptr, false);
+  if (fit.is_discarded())
+    throw Error(ExitCode::kData, fit_file, "not valid JSON",
+                "make one with nf-fit --input results.csv --output REPORT_DIR");
+  return read_plan_basis(fit, fit_file, device, peak_tflops);
 }
 
 }  // namespace nf::analysis

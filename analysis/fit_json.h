@@ -18,11 +18,15 @@ Json to_json(const Regions& regions);
 Json to_json(const ScalingLaw& law, const LawBootstrap& bootstrap);
 Json to_json(const Study& study);
 Json to_json(const Plan& plan);
+Json to_json(const Prediction& prediction);
 
 // The device's rates of a fit.json; `device` "" where it has only one. A device that is neither in
 // the table nor known needs its peak_tflops (dense bfloat16). Throws Error(kUsage) for an unknown
 // device without one, Error(kData) for a file that is no fit.json.
 PlanBasis read_plan_basis(const Json& fit, const std::string& name, const std::string& device,
+                          double peak_tflops = 0);
+// The same of a file; Error(kData) also where that is no JSON.
+PlanBasis load_plan_basis(const std::string& fit_file, const std::string& device,
                           double peak_tflops = 0);
 
 }  // namespace nf::analysis

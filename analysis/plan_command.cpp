@@ -9,7 +9,6 @@
 #include "analysis/csv.h"
 #include "analysis/fit_commands.h"
 #include "analysis/fit_json.h"
-#include "core/atomic_file.h"
 #include "core/error.h"
 
 namespace nf::analysis {
@@ -23,37 +22,6 @@ struct PlanOptions {
   PlanLimits limits;
   bool json = false;
 };
-
-// NAME, or NAME=FLOPS for a model that was never measured: it gets the FLOP rate of the nearest.
-void choose_models(const std::vector<std::string>& wanted, PlanBasis& basis) {
-  if (wanted.empty()) return;
-  std::vector<PlannedModel> chosen;
-  std::vector<std::string> names;
-  for (const auto& m : basis.models) names.push_back(m.name);
-  for (const auto& text : wanted) {
-    const size_t equals = text.find('=');
-    const std::string name = text.substr(0, equals);
-    const auto known = std::find_if(basis.models.begin(), basis.models.end(),
-                                    [&](const auto& m) { return m.name == name; });
-    if (known != basis.models.end()) {
-      chosen.push_back(*known);
-      continue;
-    }
-    const auto size = equals == std::string::npos
-                          ? std::nullopt
-                          : parse_number(std::string_view(text).substr(equals + 1));
-    if (!size || !(*size > 0))
-      throw Error(ExitCode::kUsage, "--models", "unknown model '" + name + "'",
-                  fmt::format("known: {}; another one as NAME=TRAIN_FLOPS_PER_IMAGE",
-                              fmt::join(names, ", ")));
-    const auto nearest = std::min_element(
-        basis.models.begin(), basis.models.end(), [&](const auto& a, const auto& b) {
-          return std::fabs(std::log(a.size / *size)) < std::fabs(std::log(b.size / *size));
-        });
-    chosen.push_back({name, *size, nearest->flops_per_second, false});
-  }
-  basis.models = std::move(chosen);
-}
 
 std::string number(double v) { return fmt::format("{:.5g}", v); }
 
@@ -101,17 +69,13 @@ int run(const PlanOptions& o) {
   if (o.device_hours.has_value() == o.target_loss.has_value())
     throw Error(ExitCode::kUsage, "nf-fit plan", "give either --device-hours or --target-loss",
                 "see nf-fit plan --help");
-  Json fit = Json::parse(read_file(o.fit), nullptr, false);
-  if (fit.is_discarded())
-    throw Error(ExitCode::kData, o.fit, "not valid JSON",
-                "make one with nf-fit --input results.csv --output REPORT_DIR");
   if (o.peak_tflops > 0 && o.device.empty())
     throw Error(ExitCode::kUsage, "--peak-tflops", "is the peak of which device?",
                 "name it with --device");
-  PlanBasis basis = read_plan_basis(fit, o.fit, o.device, o.peak_tflops);
+  PlanBasis basis = load_plan_basis(o.fit, o.device, o.peak_tflops);
   if (o.usd_per_device_hour) basis.usd_per_device_hour = *o.usd_per_device_hour;
   if (o.images_per_epoch) basis.images_per_epoch = *o.images_per_epoch;
-  choose_models(o.models, basis);
+  choose_models(basis, o.models);
   double hours = o.device_hours.value_or(0);
   if (o.target_loss) {
     const auto least = hours_for_loss(basis, *o.target_loss, o.limits);

@@ -7,11 +7,19 @@
 #include <cmath>
 #include <limits>
 
+#include "analysis/csv.h"
 #include "core/check.h"
 #include "core/error.h"
 
 namespace nf::analysis {
 namespace {
+
+// The loss and the learning rate that go with the run's size and epochs.
+void expect(const PlanBasis& basis, PlannedRun& run) {
+  run.loss = basis.law.loss(run.size, run.images);
+  run.learning_rate = std::exp2(basis.trend.log2_rate(run.size, run.epochs));
+  run.learning_rate_grid = basis.grid.rate(std::round(basis.grid.position(run.learning_rate)));
+}
 
 PlannedRun run_of(const PlanBasis& basis, const PlannedModel& model, double device_hours,
                   const PlanLimits& limits) {
@@ -29,10 +37,7 @@ PlannedRun run_of(const PlanBasis& basis, const PlannedModel& model, double devi
     run.epochs = *limits.max_epochs;
     run.bounded = true;
   }
-  run.loss = basis.law.loss(run.size, run.images);
-  const double log2_rate = basis.trend.log2_rate(run.size, run.epochs);
-  run.learning_rate = std::exp2(log2_rate);
-  run.learning_rate_grid = basis.grid.rate(std::round(basis.grid.position(run.learning_rate)));
+  expect(basis, run);
   return run;
 }
 
@@ -55,19 +60,54 @@ std::optional<PlannedRun> next_larger(const PlanBasis& basis, const PlannedRun& 
   return run_of(basis, *next, best.train_flops / (3600 * next->flops_per_second), limits);
 }
 
+void check_distance(double factor, bool far, const char* option, const std::string& budget) {
+  if (factor > kFarthest && !far)
+    throw Error(ExitCode::kUsage, option,
+                fmt::format("{} lie a factor {:.4g} beyond the largest run of the table; a law is "
+                            "not trusted beyond {}",
+                            budget, factor, kFarthest),
+                "give a smaller budget, or --far to extrapolate all the same");
+}
+
 void check_budget(double device_hours, double factor, const PlanLimits& limits) {
   if (!(device_hours > 0) || !std::isfinite(device_hours))
     throw Error(ExitCode::kUsage, "--device-hours",
                 fmt::format("{} is not a positive budget", device_hours));
-  if (factor > kFarthest && !limits.far)
-    throw Error(ExitCode::kUsage, "--device-hours",
-                fmt::format("{:.6g} device-hours lie a factor {:.4g} beyond the largest run of the "
-                            "table; a law is not trusted beyond {}",
-                            device_hours, factor, kFarthest),
-                "give a smaller budget, or --far to extrapolate all the same");
+  check_distance(factor, limits.far, "--device-hours",
+                 fmt::format("{:.6g} device-hours", device_hours));
 }
 
 }  // namespace
+
+void choose_models(PlanBasis& basis, const std::vector<std::string>& wanted) {
+  if (wanted.empty()) return;
+  std::vector<PlannedModel> chosen;
+  std::vector<std::string> names;
+  for (const auto& m : basis.models) names.push_back(m.name);
+  for (const auto& text : wanted) {
+    const size_t equals = text.find('=');
+    const std::string name = text.substr(0, equals);
+    const auto known = std::find_if(basis.models.begin(), basis.models.end(),
+                                    [&](const auto& m) { return m.name == name; });
+    if (known != basis.models.end()) {
+      chosen.push_back(*known);
+      continue;
+    }
+    const auto size = equals == std::string::npos
+                          ? std::nullopt
+                          : parse_number(std::string_view(text).substr(equals + 1));
+    if (!size || !(*size > 0))
+      throw Error(ExitCode::kUsage, "model", "unknown model '" + name + "'",
+                  fmt::format("known: {}; another one as NAME=TRAIN_FLOPS_PER_IMAGE",
+                              fmt::join(names, ", ")));
+    const auto nearest = std::min_element(
+        basis.models.begin(), basis.models.end(), [&](const auto& a, const auto& b) {
+          return std::fabs(std::log(a.size / *size)) < std::fabs(std::log(b.size / *size));
+        });
+    chosen.push_back({name, *size, nearest->flops_per_second, false});
+  }
+  basis.models = std::move(chosen);
+}
 
 Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& limits) {
   NF_CHECK(!basis.models.empty() && basis.images_per_epoch > 0);
@@ -130,6 +170,39 @@ Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& li
       plan.warnings.push_back("the speed of " + m.name +
                               " is unmeasured: the nearest measured model's FLOP rate is assumed");
   return plan;
+}
+
+Prediction predict_run(const PlanBasis& basis, const std::string& model, double epochs, bool far) {
+  PlanBasis one = basis;
+  choose_models(one, {model});
+  const PlannedModel& m = one.models[0];
+  Prediction p;
+  p.run.model = m.name;
+  p.run.size = m.size;
+  p.run.epochs = epochs;
+  p.run.images = std::round(epochs * basis.images_per_epoch);
+  p.run.train_flops = p.run.images * m.size;
+  p.run.device_hours = p.run.train_flops / m.flops_per_second / 3600;
+  if (!(epochs > 0)) throw Error(ExitCode::kUsage, "--epochs", "must be positive");
+  p.extrapolated_by = std::max(1.0, p.run.train_flops / basis.largest_compute);
+  check_distance(p.extrapolated_by, far, "--epochs", fmt::format("{:.6g} epochs", epochs));
+  expect(basis, p.run);
+  const LawBootstrap bootstrap =
+      bootstrap_law(basis.points, basis.law, basis.bootstrap, basis.delta);
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  p.run.ci95 = p.interval90 = {none, none};
+  if (bootstrap.convergence.usable()) {
+    p.run.ci95 = bootstrap.loss(p.run.size, p.run.images);
+    p.interval90 = predict_interval(bootstrap, log_residuals(basis.points, basis.law), p.run.size,
+                                    p.run.images, basis.bootstrap.seed, 10);
+  } else {
+    p.warnings.push_back("too few bootstrap samples converged: no interval");
+  }
+  if (p.extrapolated_by > 1)
+    p.warnings.push_back(
+        fmt::format("extrapolated by a factor {:.4g} beyond the largest run", p.extrapolated_by));
+  if (!m.measured) p.warnings.push_back("the speed of " + m.name + " is unmeasured");
+  return p;
 }
 
 std::optional<double> hours_for_loss(const PlanBasis& basis, double loss,

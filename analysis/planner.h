@@ -65,6 +65,20 @@ struct PlanLimits {
 // Throws Error(kUsage) for a budget that is not positive or too far from the data.
 Plan make_plan(const PlanBasis& basis, double device_hours, const PlanLimits& limits);
 
+// Leaves the named models in the basis: NAME, or NAME=TRAIN_FLOPS_PER_IMAGE for one that was never
+// measured, which gets the FLOP rate of the nearest. Throws Error(kUsage) for an unknown name.
+void choose_models(PlanBasis& basis, const std::vector<std::string>& wanted);
+
+// One run that has not been made.
+struct Prediction {
+  PlannedRun run;         // its ci95: of the law
+  Interval interval90{};  // of the run's own loss: the law's, with the scatter of runs around it
+  double extrapolated_by = 1;
+  std::vector<std::string> warnings;
+};
+// Throws Error(kUsage) for an unknown model, epochs that are not positive or too far from the data.
+Prediction predict_run(const PlanBasis& basis, const std::string& model, double epochs, bool far);
+
 // The least device-hours for a loss; nothing when no model of the basis reaches it.
 std::optional<double> hours_for_loss(const PlanBasis& basis, double loss, const PlanLimits& limits);
 

@@ -202,6 +202,26 @@ LawBootstrap bootstrap_law(std::vector<LawPoint> points, const ScalingLaw& law,
   return result;
 }
 
+std::vector<double> log_residuals(std::span<const LawPoint> points, const ScalingLaw& law) {
+  std::vector<double> residuals;
+  residuals.reserve(points.size());
+  for (const auto& p : points)
+    residuals.push_back(std::log(p.loss) - std::log(law.loss(p.size, p.images)));
+  return residuals;
+}
+
+Interval predict_interval(const LawBootstrap& bootstrap, std::span<const double> residuals,
+                          double size, double images, uint64_t seed, uint64_t stream,
+                          double share) {
+  std::vector<double> samples;
+  samples.reserve(bootstrap.laws.size());
+  for (size_t b = 0; b < bootstrap.laws.size(); ++b) {
+    const size_t r = draw_index(seed, static_cast<int>(b), stream, residuals.size());
+    samples.push_back(bootstrap.laws[b].loss(size, images) * std::exp(residuals[r]));
+  }
+  return central_interval(std::move(samples), share);
+}
+
 std::vector<std::string> law_warnings(const ScalingLaw& law, std::span<const LawPoint> points) {
   std::vector<std::string> warnings;
   double lowest = points[0].loss;

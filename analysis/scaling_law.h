@@ -56,6 +56,15 @@ struct LawBootstrap {
 LawBootstrap bootstrap_law(std::vector<LawPoint> points, const ScalingLaw& law,
                            const BootstrapOptions& options, double delta = kDefaultDelta);
 
+// ln(measured) - ln(law) of each point.
+std::vector<double> log_residuals(std::span<const LawPoint> points, const ScalingLaw& law);
+
+// Where the loss of a run that was not fitted will lie: what the samples' laws say, each times a
+// residual drawn from the fit's own. `stream` tells predictions of one call apart.
+Interval predict_interval(const LawBootstrap& bootstrap, std::span<const double> residuals,
+                          double size, double images, uint64_t seed, uint64_t stream,
+                          double share = 0.90);
+
 std::vector<std::string> law_warnings(const ScalingLaw& law, std::span<const LawPoint> points);
 
 }  // namespace nf::analysis

@@ -65,10 +65,7 @@ std::optional<Holdout> predict_hidden(const Study& study, const std::string& nam
   const ScalingLaw law = fit_law(points, study.options.delta);
   const LawBootstrap bootstrap =
       bootstrap_law(points, law, study.options.bootstrap, study.options.delta);
-  std::vector<double> residuals;
-  residuals.reserve(points.size());
-  for (const auto& p : points)
-    residuals.push_back(std::log(p.loss) - std::log(law.loss(p.size, p.images)));
+  const std::vector<double> residuals = log_residuals(points, law);
   Holdout holdout;
   holdout.name = name;
   holdout.fitted_cells = static_cast<int>(shown.size());
@@ -77,13 +74,9 @@ std::optional<Holdout> predict_hidden(const Study& study, const std::string& nam
     holdout.compute.push_back(cell->train_flops);
     holdout.actual.push_back(cell->loss());
     holdout.predicted.push_back(law.loss(cell->size, cell->images));
-    std::vector<double> samples;
-    for (size_t b = 0; b < bootstrap.laws.size(); ++b) {
-      const size_t r = draw_index(study.options.bootstrap.seed, static_cast<int>(b),
-                                  10 + holdout.runs.size(), residuals.size());
-      samples.push_back(bootstrap.laws[b].loss(cell->size, cell->images) * std::exp(residuals[r]));
-    }
-    holdout.interval90.push_back(central_interval(std::move(samples), 0.90));
+    holdout.interval90.push_back(predict_interval(bootstrap, residuals, cell->size, cell->images,
+                                                  study.options.bootstrap.seed,
+                                                  10 + holdout.runs.size()));
   }
   holdout.rmsle = rmsle(holdout.predicted, holdout.actual);
   return holdout;

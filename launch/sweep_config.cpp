@@ -36,6 +36,8 @@ void SweepData::visit(Fields& f) {
 void SweepLimit::visit(Fields& f) {
   f("device_hours", device_hours, "cells whose runs take longer are not planned; 0: no limit",
     {.affects_result = false, .min = 0});
+  f("train_flops", train_flops, "cells whose runs cost more FLOPs are not planned; 0: no limit",
+    {.affects_result = false, .min = 0});
 }
 void SweepDevice::visit(Fields& f) {
   f("name", name, "what the device-hours are hours of: cpu (a rank) or a known accelerator",

@@ -27,7 +27,7 @@ struct SweepData {
   void visit(Fields& f);
 };
 struct SweepLimit {
-  double device_hours = 0;
+  double device_hours = 0, train_flops = 0;
   void visit(Fields& f);
 };
 struct SweepDevice {

@@ -109,8 +109,9 @@ SweepPlan plan_sweep(const SweepConfig& config, const std::vector<analysis::Run>
       std::tie(rate, cell.measured) = rate_for(rates, cell, assumed);
       cell.device_hours = rate > 0 ? cell.train_flops / rate / 3600 : 0;
       cell.cost_usd = analysis::cost_usd(cell.device_hours, device, price);
-      const bool above =
-          config.limit.device_hours > 0 && cell.device_hours > config.limit.device_hours;
+      const SweepLimit& limit = config.limit;
+      const bool above = (limit.device_hours > 0 && cell.device_hours > limit.device_hours) ||
+                         (limit.train_flops > 0 && cell.train_flops > limit.train_flops);
       (above ? plan.too_large : plan.cells).push_back(cell);
     }
   }
@@ -163,8 +164,8 @@ std::string plan_text(const SweepPlan& plan, const SweepConfig& config) {
       plan.cells.size(), config.lr.policy, plan.runs_per_cell * static_cast<int>(plan.cells.size()),
       t.flops, number(t.hours, 2), config.device.name, number(t.usd, 2));
   for (const auto& c : plan.too_large)
-    out += fmt::format("not planned: {} at {} epochs, {} device-hours a run is above {}\n", c.model,
-                       c.epochs, number(c.device_hours, 2), config.limit.device_hours);
+    out += fmt::format("not planned: {} at {} epochs, {} device-hours and {:.4g} FLOP a run\n",
+                       c.model, c.epochs, number(c.device_hours, 2), c.train_flops);
   return out;
 }
 

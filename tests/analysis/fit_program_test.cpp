@@ -296,6 +296,28 @@ TEST_F(FitProgram, PlansForADeviceOfTheUsersOwn) {
   EXPECT_EQ(run(plan + "--device-hours 5000 --device x1").code, 2);
 }
 
+// A cell that stands in the table is predicted near its own loss; what cannot be said is refused.
+TEST_F(FitProgram, PredictsOneRun) {
+  ASSERT_EQ(run("--input " + table("nfnet_like_sweep.csv") + " --output " + at("r")).code, 0);
+  const std::string predict = "predict --fit " + at("r/fit.json") + " ";
+  const Json p = json(predict + "--model nfnet_f3 --epochs 2 --json");
+  const Json fit = Json::parse(read_file(at("r/fit.json")));
+  double measured = 0;
+  for (const auto& cell : fit.at("cells"))
+    if (cell.at("model") == "nfnet_f3" && cell.at("epochs") == 2.0) measured = cell.at("loss");
+  EXPECT_NEAR(std::log(p.at("loss").get<double>() / measured), 0, 0.01);
+  EXPECT_LT(p.at("lo90").get<double>(), p.at("loss").get<double>());
+  EXPECT_GT(p.at("hi90").get<double>(), p.at("loss").get<double>());
+  EXPECT_LT(p.at("lo90").get<double>(), p.at("lo").get<double>()) << "a run scatters round the law";
+  EXPECT_EQ(p.at("images").get<double>(), 2 * fit.at("images_per_epoch").get<double>());
+  EXPECT_EQ(run(predict + "--model nfnet_f9 --epochs 2").code, 2);
+  EXPECT_EQ(run(predict + "--model nfnet_f9=1e13 --epochs 2").code, 0);
+  EXPECT_EQ(run(predict + "--model nfnet_f3 --epochs 0").code, 2);
+  const Outcome far = run(predict + "--model nfnet_f7 --epochs 1e5");
+  EXPECT_EQ(far.code, 2);
+  EXPECT_THAT(far.error, HasSubstr("--far"));
+}
+
 TEST_F(FitProgram, PlansAndTheirRefusals) {
   ASSERT_EQ(run("--input " + table("nfnet_like_sweep.csv") + " --output " + at("r")).code, 0);
   const std::string plan = "plan --fit " + at("r/fit.json") + " ";

@@ -75,6 +75,20 @@ TEST_F(Plans, LargeCellsAreNamedAndNotPlanned) {
   EXPECT_THAT(plan_text(plan, config), HasSubstr("not planned: nfnet_f0 at 2 epochs"));
 }
 
+TEST_F(Plans, TheDearestCellCanBeLeftForLater) {
+  const std::string grid =
+      std::string("models = ['nfnet_pico', 'nfnet_nano']\nepochs = [1, 2]\nimage_size = 32\n") +
+      kData;
+  const SweepPlan all = plan_sweep(load(grid), {});
+  const double dearest = all.cells.back().train_flops;
+  const SweepPlan less = plan_sweep(
+      load(grid + "[limit]\ntrain_flops = " + std::to_string(dearest * 0.999) + "\n"), {});
+  ASSERT_EQ(less.cells.size(), 3u);
+  ASSERT_EQ(less.too_large.size(), 1u);
+  EXPECT_EQ(less.too_large[0].model, "nfnet_nano");
+  EXPECT_EQ(less.too_large[0].epochs, 2);
+}
+
 TEST_F(Plans, MeasuredRatesReplaceAssumedOnes) {
   const SweepConfig config =
       load(std::string("models = ['nfnet_pico', 'nfnet_nano']\nepochs = [1]\nimage_size = 32\n") +
