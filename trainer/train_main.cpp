@@ -2,12 +2,12 @@
 // "Programs").
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <cstdlib>
 
 #include "core/command_line.h"
 #include "trainer/agreement.h"
+#include "trainer/device/cpu_pool.h"
 #include "trainer/dry_run.h"
 #include "trainer/fake_world.h"
 #include "trainer/loop.h"
@@ -101,12 +101,10 @@ int run(train::Ranks& ranks, int argc, char** argv) {
   options.activity = &ranks.activity;
   options.watchdog = ranks.watchdog.get();
   at::set_num_threads(static_cast<int>(config.run.threads_per_rank));
+  train::use_cpu_pool();
   std::unique_ptr<train::Trainer> trainer;
   train::together(ranks.comm,
                   [&] { trainer = std::make_unique<train::Trainer>(config, ranks.comm); });
-  // Freed activations then go back to the system: left in the heap, whose blocks they come from up
-  // to 32 MiB, they keep about as much memory as recomputing saves (docs/numbers.md).
-  if (trainer->recompute_blocks) mallopt(M_MMAP_THRESHOLD, 1 << 20);
   return static_cast<int>(train::run_training(*trainer, options, watch));
 }
 
