@@ -94,7 +94,7 @@ int run(const CompareOptions& o) {
 
 }  // namespace
 
-Command add_compare_command(CLI::App& program) {
+Subcommand add_compare_command(CLI::App& program) {
   auto o = std::make_shared<CompareOptions>();
   CLI::App* app = program.add_subcommand("compare", "Where two families cross");
   app->footer(

@@ -174,7 +174,7 @@ int run(const CurveOptions& o) {
 
 }  // namespace
 
-Command add_curve_command(CLI::App& program) {
+Subcommand add_curve_command(CLI::App& program) {
   auto o = std::make_shared<CurveOptions>();
   CLI::App* app =
       program.add_subcommand("curve", "One curve: law, intervals, predictions, regions");

@@ -2,27 +2,21 @@
 // the command line was read.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
 #include <string>
 
 #include "analysis/bootstrap.h"
+#include "core/command_line.h"
 #include "core/jsonl.h"
 
 namespace nf::analysis {
 
-struct Command {
-  CLI::App* app;
-  std::function<int()> run;
-};
-
-Command add_report_command(CLI::App& program);  // the program itself: --input, --output
-Command add_curve_command(CLI::App& program);
-Command add_law_command(CLI::App& program);
-Command add_isoflop_command(CLI::App& program);
-Command add_compare_command(CLI::App& program);
-Command add_plan_command(CLI::App& program);
-Command add_predict_command(CLI::App& program);
+Subcommand add_report_command(CLI::App& program);  // the program itself: --input, --output
+Subcommand add_curve_command(CLI::App& program);
+Subcommand add_law_command(CLI::App& program);
+Subcommand add_isoflop_command(CLI::App& program);
+Subcommand add_compare_command(CLI::App& program);
+Subcommand add_plan_command(CLI::App& program);
+Subcommand add_predict_command(CLI::App& program);
 
 // --seed, --bootstrap, --threads
 void add_bootstrap_options(CLI::App& app, BootstrapOptions& options);

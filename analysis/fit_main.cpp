@@ -16,13 +16,12 @@ int start(int argc, char** argv) {
       "  nf-fit plan --fit report/fit.json --device-hours 5000\n"
       "  nf-fit curve --input curve.csv --x images --y loss --form auto --predict 1e9,1e10");
   app.require_subcommand(0, 1);
-  const Command report = add_report_command(app);
-  const Command commands[] = {add_curve_command(app),   add_law_command(app),
-                              add_isoflop_command(app), add_compare_command(app),
-                              add_plan_command(app),    add_predict_command(app)};
+  const nf::Subcommand report = add_report_command(app);
+  const std::vector<nf::Subcommand> commands = {
+      add_curve_command(app),   add_law_command(app),  add_isoflop_command(app),
+      add_compare_command(app), add_plan_command(app), add_predict_command(app)};
   if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
-  for (const auto& command : commands)
-    if (*command.app) return command.run();
+  if (const auto code = nf::run_chosen(commands)) return *code;
   return report.run();
 }
 

@@ -52,7 +52,7 @@ int run(const IsoflopOptions& o) {
 
 }  // namespace
 
-Command add_isoflop_command(CLI::App& program) {
+Subcommand add_isoflop_command(CLI::App& program) {
   auto o = std::make_shared<IsoflopOptions>();
   CLI::App* app = program.add_subcommand("isoflop", "The best size of each compute budget");
   app->footer(

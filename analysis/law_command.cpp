@@ -53,7 +53,7 @@ int run(const LawOptions& o) {
 
 }  // namespace
 
-Command add_law_command(CLI::App& program) {
+Subcommand add_law_command(CLI::App& program) {
   auto o = std::make_shared<LawOptions>();
   CLI::App* app = program.add_subcommand("law", "L(F, D) = E + A / F^alpha + B / D^beta");
   app->footer(

@@ -97,7 +97,7 @@ int run(const PlanOptions& o) {
 
 }  // namespace
 
-Command add_plan_command(CLI::App& program) {
+Subcommand add_plan_command(CLI::App& program) {
   auto o = std::make_shared<PlanOptions>();
   CLI::App* app = program.add_subcommand("plan", "Model, epochs and learning rate for a budget");
   app->footer(

@@ -42,7 +42,7 @@ int run(const PredictOptions& o) {
 
 }  // namespace
 
-Command add_predict_command(CLI::App& program) {
+Subcommand add_predict_command(CLI::App& program) {
   auto o = std::make_shared<PredictOptions>();
   CLI::App* app = program.add_subcommand("predict", "The loss of one run before it is made");
   app->footer("example:\n  nf-fit predict --fit report/fit.json --model nfnet_f3 --epochs 2");

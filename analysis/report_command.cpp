@@ -37,7 +37,7 @@ int run(const ReportOptions& o) {
 
 }  // namespace
 
-Command add_report_command(CLI::App& program) {
+Subcommand add_report_command(CLI::App& program) {
   auto o = std::make_shared<ReportOptions>();
   program.add_option("--input", o->input, "results.csv of a sweep")->check(CLI::ExistingFile);
   program.add_option("--output", o->output, "folder for report.html, report.md, fit.json, plots");

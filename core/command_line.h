@@ -3,8 +3,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "core/version.h"
@@ -23,6 +25,19 @@ inline std::optional<int> parse_command_line(CLI::App& app, int argc, const char
   } catch (const CLI::ParseError& e) {
     throw Error(ExitCode::kUsage, app.get_name(), e.what(), "see " + app.get_name() + " --help");
   }
+  return std::nullopt;
+}
+
+// One command of a program: its options are declared when it is made, `run` is called after the
+// command line was read.
+struct Subcommand {
+  CLI::App* app;
+  std::function<int()> run;
+};
+// Runs the one that the command line chose; nothing where it chose none.
+inline std::optional<int> run_chosen(const std::vector<Subcommand>& commands) {
+  for (const auto& command : commands)
+    if (*command.app) return command.run();
   return std::nullopt;
 }
 

@@ -130,6 +130,7 @@ std::string rule_violation(const Field& field) {
 // Collects every problem of a config, in file order.
 struct Problems {
   std::vector<std::string> list;
+  Strictness strictness = Strictness::kAllKeys;
   void add(const std::string& where, const std::string& text) {
     list.push_back(where + ": " + text);
   }
@@ -138,6 +139,7 @@ struct Problems {
 void assign(const toml::node& node, const std::string& where, const std::string& key,
             Fields& fields, Problems& problems) {
   Field* field = fields.find(key);
+  if (!field && problems.strictness == Strictness::kKnownKeys) return;
   if (!field) {
     std::vector<std::string> keys;
     for (const auto& f : fields.all()) keys.push_back(f.key);
@@ -216,8 +218,10 @@ bool Fields::was_set(std::string_view key) const {
 }
 
 void parse_config_text(std::string_view text, const std::string& name,
-                       const std::vector<std::string>& overrides, Fields& fields) {
+                       const std::vector<std::string>& overrides, Fields& fields,
+                       Strictness strictness) {
   Problems problems;
+  problems.strictness = strictness;
   toml::table table;
   try {
     table = toml::parse(text, name);
@@ -238,7 +242,7 @@ void parse_config_text(std::string_view text, const std::string& name,
 }
 
 void parse_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                  Fields& fields) {
+                  Fields& fields, Strictness strictness) {
   std::string text;
   try {
     text = read_file(file);
@@ -246,7 +250,7 @@ void parse_config(const std::filesystem::path& file, const std::vector<std::stri
     throw Error(ExitCode::kUsage, file.string(), e.what(),
                 "--config needs a TOML file; see configs/");
   }
-  parse_config_text(text, file.string(), overrides, fields);
+  parse_config_text(text, file.string(), overrides, fields, strictness);
 }
 
 std::string to_toml(const Fields& fields) {

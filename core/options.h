@@ -68,13 +68,17 @@ class Fields {
   std::vector<Field> fields_;
 };
 
+// kKnownKeys: keys that are none of the fields' belong to somebody else and are passed over.
+enum class Strictness { kAllKeys, kKnownKeys };
+
 // Reads a TOML file into the fields, then the overrides "key=value" (TOML values; bare words are
 // strings). Throws one Error(kUsage) that lists every problem.
 void parse_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
-                  Fields& fields);
+                  Fields& fields, Strictness strictness = Strictness::kAllKeys);
 // The same for text; `name` stands for the file in messages.
 void parse_config_text(std::string_view toml, const std::string& name,
-                       const std::vector<std::string>& overrides, Fields& fields);
+                       const std::vector<std::string>& overrides, Fields& fields,
+                       Strictness strictness = Strictness::kAllKeys);
 
 // The resolved config as TOML, one section a table, every key, in visit order. parse(to_toml(f))
 // gives f again.

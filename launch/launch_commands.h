@@ -1,20 +1,13 @@
 // The commands of nf-launch, and the options that it shares with nf-sweep submit.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
-
+#include "core/command_line.h"
 #include "launch/batch_script.h"
 
 namespace nf::launch {
 
-struct LaunchCommand {
-  CLI::App* app;
-  std::function<int()> run;
-};
-
-LaunchCommand add_sbatch_command(CLI::App& program);
-LaunchCommand add_local_command(CLI::App& program);
+Subcommand add_sbatch_command(CLI::App& program);
+Subcommand add_local_command(CLI::App& program);
 
 // Open MPI refuses root unless the environment allows it; told before a job fails of it. Throws
 // Error(kUsage).

@@ -15,11 +15,9 @@ int start(int argc, char** argv) {
       "  nf-launch local --config configs/cifar10.toml --set data.path=cifar10 --output "
       "runs/first --ranks 2");
   app.require_subcommand(1);
-  const LaunchCommand commands[] = {add_sbatch_command(app), add_local_command(app)};
+  const std::vector<nf::Subcommand> commands = {add_sbatch_command(app), add_local_command(app)};
   if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
-  for (const auto& command : commands)
-    if (*command.app) return command.run();
-  return 0;
+  return nf::run_chosen(commands).value_or(0);
 }
 
 }  // namespace

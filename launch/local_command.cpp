@@ -44,7 +44,7 @@ int run(Arguments& a) {
 
 }  // namespace
 
-LaunchCommand add_local_command(CLI::App& program) {
+Subcommand add_local_command(CLI::App& program) {
   auto a = std::make_shared<Arguments>();
   LocalOptions& o = a->options;
   CLI::App* app = program.add_subcommand("local", "train on this host; restarts after faults");

@@ -46,7 +46,7 @@ void add_sweep_options(CLI::App& app, SweepArguments& arguments, bool output_req
   app.get_option("--config")->required();
 }
 
-SweepCommand add_plan_command(CLI::App& program) {
+Subcommand add_plan_command(CLI::App& program) {
   auto o = std::make_shared<PlanOptions>();
   CLI::App* app = program.add_subcommand("plan", "runs, FLOPs, device-hours and dollars");
   app->footer("example:\n  nf-sweep plan --config configs/sweeps/paper.toml");

@@ -31,7 +31,7 @@ int run(const ReplayOptions& o) {
 
 }  // namespace
 
-SweepCommand add_replay_command(CLI::App& program) {
+Subcommand add_replay_command(CLI::App& program) {
   auto o = std::make_shared<ReplayOptions>();
   CLI::App* app = program.add_subcommand("replay", "ask a finished table instead of training");
   app->footer(

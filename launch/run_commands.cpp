@@ -94,10 +94,8 @@ int status(const SweepArguments& a) {
 
 int collect(const SweepArguments& a) {
   const SweepConfig config = load_sweep_config(a.config, a.overrides);
-  const fs::path table = fs::path(a.output) / "results.csv";
   const TrialStore store(a.output);
-  write_file_atomic(table, results_csv(store, plan_of(config, a.output), config));
-  fmt::print("{}\n", table.string());
+  fmt::print("{}\n", write_results(store, plan_of(config, a.output), config).string());
   return 0;
 }
 
@@ -114,7 +112,7 @@ SweepPlan plan_of(const SweepConfig& config, const fs::path& output) {
   return plan_sweep(config, runs);
 }
 
-SweepCommand add_run_command(CLI::App& program) {
+Subcommand add_run_command(CLI::App& program) {
   auto a = std::make_shared<RunArguments>();
   CLI::App* app = program.add_subcommand("run", "train on this host; continues where it stopped");
   app->footer(
@@ -126,7 +124,7 @@ SweepCommand add_run_command(CLI::App& program) {
   return {app, [a] { return run(*a); }};
 }
 
-SweepCommand add_status_command(CLI::App& program) {
+Subcommand add_status_command(CLI::App& program) {
   auto a = std::make_shared<SweepArguments>();
   CLI::App* app = program.add_subcommand("status", "cells, costs and time left");
   app->footer("example:\n  nf-sweep status --config SWEEP.toml --output sweeps/first");
@@ -134,7 +132,7 @@ SweepCommand add_status_command(CLI::App& program) {
   return {app, [a] { return status(*a); }};
 }
 
-SweepCommand add_collect_command(CLI::App& program) {
+Subcommand add_collect_command(CLI::App& program) {
   auto a = std::make_shared<SweepArguments>();
   CLI::App* app = program.add_subcommand("collect", "write results.csv");
   app->footer("example:\n  nf-sweep collect --config SWEEP.toml --output sweeps/first");

@@ -103,7 +103,7 @@ int run(Arguments a) {
 
 }  // namespace
 
-LaunchCommand add_sbatch_command(CLI::App& program) {
+Subcommand add_sbatch_command(CLI::App& program) {
   auto a = std::make_shared<Arguments>();
   CLI::App* app =
       program.add_subcommand("sbatch", "write RUN_DIR/job.sbatch, submit it, print the job's id");

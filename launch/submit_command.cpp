@@ -65,7 +65,7 @@ int run(Arguments& a) {
 
 }  // namespace
 
-SweepCommand add_submit_command(CLI::App& program) {
+Subcommand add_submit_command(CLI::App& program) {
   auto a = std::make_shared<Arguments>();
   CLI::App* app = program.add_subcommand(
       "submit", "train on Slurm, in rounds of array jobs; continues where it stopped");

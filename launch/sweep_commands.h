@@ -2,27 +2,21 @@
 // line was read.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
+#include "core/command_line.h"
 #include "launch/sweep_plan.h"
 
 namespace nf::launch {
 
-struct SweepCommand {
-  CLI::App* app;
-  std::function<int()> run;
-};
-
-SweepCommand add_plan_command(CLI::App& program);
-SweepCommand add_run_command(CLI::App& program);
-SweepCommand add_submit_command(CLI::App& program);
-SweepCommand add_status_command(CLI::App& program);
-SweepCommand add_collect_command(CLI::App& program);
-SweepCommand add_replay_command(CLI::App& program);
+Subcommand add_plan_command(CLI::App& program);
+Subcommand add_run_command(CLI::App& program);
+Subcommand add_submit_command(CLI::App& program);
+Subcommand add_status_command(CLI::App& program);
+Subcommand add_collect_command(CLI::App& program);
+Subcommand add_replay_command(CLI::App& program);
 
 // What plan, run, submit, status and collect have in common.
 struct SweepArguments {

@@ -172,6 +172,20 @@ void fill_from_dataset(SweepConfig& c, const std::string& file) {
   if (c.data.classes == 0) c.data.classes = static_cast<int64_t>(json.at("classes").size());
 }
 
+// What SAM adds to the FLOPs of a step, as nf-train counts it; every other key of its config is its
+// own business.
+double ascent_share(const SweepConfig& c) {
+  double rho = 0, fraction = 0.2;  // nf-train's defaults
+  Fields fields;
+  fields("sam.rho", rho, "");
+  fields("sam.fraction", fraction, "");
+  if (c.config.empty())
+    parse_config_text("", "set", c.set, fields, Strictness::kKnownKeys);
+  else
+    parse_config(c.config, c.set, fields, Strictness::kKnownKeys);
+  return rho > 0 ? fraction : 0;
+}
+
 }  // namespace
 
 SweepConfig load_sweep_config(const fs::path& file, const std::vector<std::string>& overrides) {
@@ -187,6 +201,7 @@ SweepConfig load_sweep_config(const fs::path& file, const std::vector<std::strin
   fill_from_dataset(config, file.string());
   if (!config.config.empty() && fs::path(config.config).is_relative())
     config.config = (file.parent_path() / config.config).lexically_normal().string();
+  config.ascent_share = ascent_share(config);
   return config;
 }
 

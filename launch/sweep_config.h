@@ -59,6 +59,7 @@ struct SweepConfig {
   SweepDevice device;
   SweepRun run;
   std::vector<std::pair<std::string, DevicePrice>> prices;  // by device, every one known and "cpu"
+  double ascent_share = 0;  // of each batch, SAM's first pass (sam.* of `config` and `set`)
 
   SweepConfig();
   Fields fields();  // of this object: keep it alive as long as the list

@@ -16,13 +16,11 @@ int start(int argc, char** argv) {
       "  nf-sweep replay --input results.csv --size train_flops_per_image --images images_seen "
       "--rate learning_rate --loss heldout_loss");
   app.require_subcommand(1);
-  const SweepCommand commands[] = {add_plan_command(app),    add_run_command(app),
-                                   add_submit_command(app),  add_status_command(app),
-                                   add_collect_command(app), add_replay_command(app)};
+  const std::vector<nf::Subcommand> commands = {add_plan_command(app),    add_run_command(app),
+                                                add_submit_command(app),  add_status_command(app),
+                                                add_collect_command(app), add_replay_command(app)};
   if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
-  for (const auto& command : commands)
-    if (*command.app) return command.run();
-  return 0;
+  return nf::run_chosen(commands).value_or(0);
 }
 
 }  // namespace

@@ -100,7 +100,8 @@ SweepPlan plan_sweep(const SweepConfig& config, const std::vector<analysis::Run>
     cell.model = name;
     cell.params = model::model_cost(spec).parameters;
     cell.flops_per_image =
-        analysis::train_flops_per_image(model::forward_macs(spec, config.image_size));
+        analysis::train_flops_per_image(model::forward_macs(spec, config.image_size)) *
+        (1 + config.ascent_share);
     for (const double epochs : config.epochs) {
       cell.epochs = epochs;
       cell.images = std::round(epochs * static_cast<double>(config.data.images_per_epoch));

@@ -45,9 +45,6 @@ class Runner {
   void judge_end(const Trial& trial, int code, double seconds);
   void finish(const Trial& trial, const Json& result);
   void fail(const Trial& trial, int code, const std::string& why);
-  void write_results() const {
-    write_file_atomic(options_.place.output / "results.csv", results_csv(store_, plan_, config_));
-  }
 
   const SweepConfig& config_;
   const SweepPlan& plan_;
@@ -159,18 +156,18 @@ ExitCode Runner::run() {
         collect_ended();
         std::this_thread::sleep_for(kPollInterval);
       }
-      write_results();
+      write_results(store_, plan_, config_);
       return ExitCode::kPreempted;
     }
     if (read_now || Clock::now() - reread > kRereadInterval) {
       work = start_what_can_be();
-      write_results();
+      write_results(store_, plan_, config_);
       reread = Clock::now();
     }
     read_now = collect_ended();
     if (!read_now) std::this_thread::sleep_for(kPollInterval);
   }
-  write_results();
+  write_results(store_, plan_, config_);
   return failed_ ? ExitCode::kOther : ExitCode::kDone;
 }
 

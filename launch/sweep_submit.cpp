@@ -70,9 +70,6 @@ class Submitter {
   BatchJob follow_job(int64_t round) const;
   void submit_round(const std::vector<Trial>& trials);
   std::string submit_follow_up(int64_t round, const std::vector<std::string>& arrays);
-  void write_results() const {
-    write_file_atomic(options_.place.output / "results.csv", results_csv(store_, plan_, config_));
-  }
 
   const SweepConfig& config_;
   const SweepPlan& plan_;
@@ -243,7 +240,7 @@ ExitCode Submitter::run() {
     judge_ended();
     if (options_.closes == 0) forget_failures();
     const std::vector<Trial> trials = next_trials(&failed);
-    write_results();
+    write_results(store_, plan_, config_);
     if (!trials.empty())
       submit_round(trials);
     else

@@ -184,8 +184,6 @@ std::string csv_row(const Trial& trial, const TrialState& state, const PlannedCe
       field(r, "model_sha256", "").get<std::string>());
 }
 
-}  // namespace
-
 std::string results_csv(const TrialStore& store, const SweepPlan& plan, const SweepConfig& config) {
   std::string out =
       "run,model,params,train_flops_per_image,epochs,images_seen,learning_rate,batch,image_size,"
@@ -200,6 +198,13 @@ std::string results_csv(const TrialStore& store, const SweepPlan& plan, const Sw
       out += csv_row(trial, state, plan.cells[trial.cell], config);
   }
   return out;
+}
+
+}  // namespace
+
+fs::path write_results(const TrialStore& store, const SweepPlan& plan, const SweepConfig& config) {
+  write_file_atomic(store.results(), results_csv(store, plan, config));
+  return store.results();
 }
 
 }  // namespace nf::launch

@@ -47,6 +47,7 @@ class TrialStore {
   std::filesystem::path file(const std::string& name, const char* kind) const {
     return folder_ / (name + kind);
   }
+  std::filesystem::path results() const { return folder_.parent_path() / "results.csv"; }
   TrialState read(const std::string& name) const;
   // The finished training of a run directory that has no verdict yet; null when there is none.
   Json finished_result(const std::string& name) const;
@@ -77,7 +78,9 @@ std::vector<Trial> all_trials(const SweepPlan& plan, const SweepConfig& config);
 std::vector<CellTrials> read_trials(const TrialStore& store, const SweepPlan& plan,
                                     const SweepConfig& config);
 
-// results.csv, the contract's columns and more; rows in order of cell, rate and seed.
-std::string results_csv(const TrialStore& store, const SweepPlan& plan, const SweepConfig& config);
+// Writes the sweep's results.csv (the contract's columns and more; rows in order of cell, rate and
+// seed), whole or not at all, and tells where it is.
+std::filesystem::path write_results(const TrialStore& store, const SweepPlan& plan,
+                                    const SweepConfig& config);
 
 }  // namespace nf::launch

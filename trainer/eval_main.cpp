@@ -7,6 +7,7 @@
 #include "core/program.h"
 #include "trainer/checkpoint/export.h"
 #include "trainer/comm/local.h"
+#include "trainer/device/cpu_pool.h"
 #include "trainer/evaluate.h"
 #include "trainer/load_model.h"
 #include "trainer/predictions.h"
@@ -69,6 +70,7 @@ int evaluate_weights(int argc, char** argv) {
   add_options(app, o);
   if (const auto code = parse_command_line(app, argc, argv)) return *code;
   at::set_num_threads(o.threads);
+  train::use_cpu_pool();
   const data::ShardDataset set(o.data, o.split);
   const auto loaded =
       train::load_model(o.weights, o.ema ? train::WeightsChoice::kEma : train::WeightsChoice::kRaw,

@@ -89,6 +89,19 @@ TEST_F(Plans, TheDearestCellCanBeLeftForLater) {
   EXPECT_EQ(less.too_large[0].epochs, 2);
 }
 
+TEST_F(Plans, SamCostsItsFirstPass) {
+  const std::string grid = std::string("models = ['nfnet_pico']\nepochs = [1]\nimage_size = 32\n");
+  const auto flops = [&](const std::string& more) {
+    return plan_sweep(load(grid + more + kData), {}).cells[0].train_flops;
+  };
+  const double plain = flops("");
+  EXPECT_DOUBLE_EQ(flops("set = ['sam.rho=0.05', 'sam.fraction=1.0', 'optimizer.agc_clip=0.1']\n"),
+                   2 * plain);
+  EXPECT_DOUBLE_EQ(flops("set = ['sam.fraction=1.0']\n"), plain) << "off";
+  std::ofstream(dir_ / "train.toml") << "[model]\nname = 'x'\n[sam]\nrho = 0.05\n";
+  EXPECT_DOUBLE_EQ(flops("config = 'train.toml'\n"), 1.2 * plain) << "nf-train's own fraction";
+}
+
 TEST_F(Plans, MeasuredRatesReplaceAssumedOnes) {
   const SweepConfig config =
       load(std::string("models = ['nfnet_pico', 'nfnet_nano']\nepochs = [1]\nimage_size = 32\n") +
