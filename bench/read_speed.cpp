@@ -115,13 +115,16 @@ Cost mapped(const data::ShardDataset& set, int threads, uint64_t reads, uint64_t
   });
 }
 
+// The k-th sample of a pass that takes each once, scattered.
+uint64_t scattered(uint64_t k, uint64_t samples) { return k * 617 % samples; }
+
 // Every sample of a data set that was opened just now, once, in a scattered order.
 Cost first_pass(const std::filesystem::path& folder, bool map) {
   const data::ShardDataset set(folder, "train", {.mapped = map});
   return run_threads(1, set.size(), [&](int) {
     data::SampleView view;
     for (uint64_t k = 0; k < set.size(); ++k) {
-      if (!set.view(k * 617 % set.size(), view).ok() || set.is_doubtful(view))
+      if (!set.view(scattered(k, set.size()), view).ok() || set.is_doubtful(view))
         throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
       view.release();
     }
@@ -176,16 +179,16 @@ void drop_from_cache(const std::filesystem::path& folder) {
   }
 }
 
-// Cold reads, each hinted `depth` samples ahead; 0: not hinted.
-Cost cold(const std::filesystem::path& folder, bool map, uint64_t depth, uint64_t reads,
-          uint64_t seed) {
+// One pass over a shard that is not in the page cache, each sample hinted `depth` samples ahead; 0:
+// not hinted.
+Cost cold(const std::filesystem::path& folder, bool map, uint64_t depth) {
   drop_from_cache(folder);
   const data::ShardDataset set(folder, "train", {.mapped = map});
-  return run_threads(1, reads, [&](int) {
+  return run_threads(1, set.size(), [&](int) {
     data::SampleView view;
-    for (uint64_t k = 0; k < reads; ++k) {
-      if (depth > 0) set.will_need(sample_at(seed, k + depth, set.size()));
-      if (!set.view(sample_at(seed, k, set.size()), view).ok())
+    for (uint64_t k = 0; k < set.size(); ++k) {
+      if (depth > 0) set.will_need(scattered(k + depth, set.size()));
+      if (!set.view(scattered(k, set.size()), view).ok() || set.is_doubtful(view))
         throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
       view.release();
     }
@@ -206,6 +209,8 @@ void prepare(const Options& o) {
   const auto bytes = [&](uint64_t) { return noise; };
   if (!data::has_dataset_index(o.folder / "one"))
     bench::write_synthetic_set({o.folder / "one", 1000, 1000, bytes, {}});
+  if (o.cold && !data::has_dataset_index(o.folder / "cold"))
+    bench::write_synthetic_set({o.folder / "cold", 1000, 1000, bytes, {}});
   if (!data::has_dataset_index(o.folder / "many"))
     bench::write_synthetic_set({o.folder / "many", 4 * o.shards, 4, bytes, {}});
 }
@@ -240,7 +245,7 @@ Json measure(const Options& o) {
       for (const uint64_t depth : {0, 4, 16, 64})
         for (const bool map : {false, true})
           take(fmt::format("cold{}_ahead_{}", map ? "_mapped" : "", depth),
-               cold(o.folder / "many", map, depth, 1000, seed));
+               cold(o.folder / "cold", map, depth));
     }
   }
   Json out = {{"program", "read_speed"}, {"bytes", o.bytes}, {"reads", o.reads}};
