@@ -101,12 +101,12 @@ std::vector<Way> make_ways(int side) {
     options.interpolation = interpolation;
     options.antialias = antialias;
     auto scratch = std::make_shared<LoadScratch>();
-    ways.push_back(
-        {name,
-         [=](const Sample& s, uint64_t position, uint8_t* out) {
-           must(load_image(spliced ? s.spliced : s.plain, options, 1, position, out, *scratch));
-         },
-         {}});
+    ways.push_back({name,
+                    [=](const Sample& s, uint64_t position, uint8_t* out) {
+                      must(load_image((spliced ? s.spliced : s.plain).bytes, options, 1, position,
+                                      out, *scratch));
+                    },
+                    {}});
   };
   const auto whole = [&](const std::string& name, J_DCT_METHOD method, int cv_interpolation) {
     auto decoder = std::make_shared<WholeDecoder>();

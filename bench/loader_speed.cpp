@@ -1,8 +1,8 @@
 // Images per second of the loader on a packed data set: read, CRC32C, decode, crop, resize, flip
 // into uint8 batches. One JSON line, for people and for scripts that run it beside other loaders.
 //   loader_speed --data DATASET [--threads 1] [--size 224] [--batch 64] [--seconds 5] [--warm 1.5]
-//     [--crop random_resized] [--interpolation bicubic] [--antialias] [--recipe] [--alone]
-//     [--check-cost]
+//     [--read pread] [--crop random_resized] [--interpolation bicubic] [--antialias] [--recipe]
+//     [--alone] [--check-cost]
 // --alone: the same images from memory by the same number of threads without loader, files and
 // checksums: what decoding alone allows. --recipe: with MixUp, CutMix and RandAugment.
 // --check-cost: reads with and without the CRC32C by turns, to tell what checking costs.
@@ -29,7 +29,8 @@ using namespace nf;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string path, split = "train", crop = "random_resized", interpolation = "bicubic";
+  std::string path, split = "train", crop = "random_resized", interpolation = "bicubic",
+                    read = "pread";
   int64_t size = 224, batch = 64;
   int threads = 1;
   double seconds = 5, warm = 1.5;
@@ -48,6 +49,7 @@ void add_options(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"random_resized", "random_padded"}));
   app.add_option("--interpolation", o.interpolation, "bicubic or bilinear")
       ->check(CLI::IsMember({"bicubic", "bilinear"}));
+  app.add_option("--read", o.read, "pread or mmap")->check(CLI::IsMember({"pread", "mmap"}));
   app.add_flag("--antialias", o.antialias, "triangle filter when shrinking");
   app.add_flag("--recipe", o.recipe, "MixUp 0.2, CutMix, RandAugment 4 x 5");
   app.add_flag("--alone", o.alone, "decoding alone, from memory");
@@ -133,7 +135,8 @@ Measured run_alone(const Options& o, const data::ShardDataset& set) {
       std::vector<uint8_t> out(static_cast<size_t>(o.size * o.size * 3));
       while (!stop) {
         const uint64_t p = position++;
-        if (data::load_image(samples[p % samples.size()], augment, 1, p, out.data(), scratch).ok())
+        if (data::load_image(samples[p % samples.size()].bytes, augment, 1, p, out.data(), scratch)
+                .ok())
           ++images;
       }
     });
@@ -178,11 +181,12 @@ int run(int argc, char** argv) {
   Options o;
   add_options(app, o);
   if (const auto code = parse_command_line(app, argc, argv)) return *code;
-  const data::ShardDataset set(o.path, o.split);
+  const data::ShardDataset set(o.path, o.split, {.mapped = o.read == "mmap"});
   const Measured m = o.alone ? run_alone(o, set) : run_loader(o, set, start);
   const auto images = static_cast<double>(m.images);
   Json out = {{"program", o.alone ? "nfscale decoding alone" : "nfscale loader"},
               {"threads", o.threads},
+              {"read", o.read},
               {"size", o.size},
               {"interpolation", o.interpolation + (o.antialias ? " antialias" : "")},
               {"images", m.images},

@@ -1,6 +1,8 @@
-// What reading a sample costs: the data set's reader (with and without its CRC32C), a bare pread of
-// the same bytes, and H5Dread, interleaved in one run; one thread and two; one shard file, and
-// random reads over more shards than may be open. Warm page cache; --cold measures read-ahead.
+// What reading a sample costs: the data set's reader (with and without its CRC32C; copied and
+// mapped, always with it), a bare pread of the same bytes, and H5Dread, interleaved in one run; one
+// thread and two; one shard file, and random reads over more shards than may be open; and the first
+// pass over a shard, when a map's pages are not in the process yet. Warm page cache; --cold
+// measures read-ahead.
 //   read_speed [--folder /tmp/read_speed] [--bytes 110000] [--shards 2000] [--rounds 7]
 // One JSON line: microseconds of thread CPU time per sample, medians (least to most) of rounds, and
 // wall time.
@@ -99,6 +101,36 @@ Cost library(const data::ShardDataset& set, bool check, int threads, uint64_t re
   return cost;
 }
 
+// The same as training uses a map: checked, and asked at the end whether it may have changed.
+Cost mapped(const data::ShardDataset& set, int threads, uint64_t reads, uint64_t seed) {
+  return run_threads(threads, reads, [&](int t) {
+    data::SampleView view;
+    for (uint64_t k = 0; k < reads; ++k) {
+      const uint64_t i = sample_at(seed + static_cast<uint64_t>(t), k, set.size());
+      const auto fault = set.view(i, view);
+      if (!fault.ok() || set.is_doubtful(view))
+        throw Error(ExitCode::kData, "read_speed", "damaged: " + fault.reason);
+      view.release();
+    }
+  });
+}
+
+// The k-th sample of a pass that takes each once, scattered.
+uint64_t scattered(uint64_t k, uint64_t samples) { return k * 617 % samples; }
+
+// Every sample of a data set that was opened just now, once, in a scattered order.
+Cost first_pass(const std::filesystem::path& folder, bool map) {
+  const data::ShardDataset set(folder, "train", {.mapped = map});
+  return run_threads(1, set.size(), [&](int) {
+    data::SampleView view;
+    for (uint64_t k = 0; k < set.size(); ++k) {
+      if (!set.view(scattered(k, set.size()), view).ok() || set.is_doubtful(view))
+        throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
+      view.release();
+    }
+  });
+}
+
 Cost bare_pread(const std::filesystem::path& file, uint64_t at, uint64_t bytes, uint64_t samples,
                 int threads, uint64_t reads, uint64_t seed) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
@@ -147,16 +179,18 @@ void drop_from_cache(const std::filesystem::path& folder) {
   }
 }
 
-// Cold reads, each hinted `depth` samples ahead; 0: not hinted.
-Cost cold(const std::filesystem::path& folder, uint64_t depth, uint64_t reads, uint64_t seed) {
+// One pass over a shard that is not in the page cache, each sample hinted `depth` samples ahead; 0:
+// not hinted.
+Cost cold(const std::filesystem::path& folder, bool map, uint64_t depth) {
   drop_from_cache(folder);
-  const data::ShardDataset set(folder, "train");
-  return run_threads(1, reads, [&](int) {
-    data::SampleData sample;
-    for (uint64_t k = 0; k < reads; ++k) {
-      if (depth > 0) set.will_need(sample_at(seed, k + depth, set.size()));
-      if (!set.read(sample_at(seed, k, set.size()), sample).ok())
+  const data::ShardDataset set(folder, "train", {.mapped = map});
+  return run_threads(1, set.size(), [&](int) {
+    data::SampleView view;
+    for (uint64_t k = 0; k < set.size(); ++k) {
+      if (depth > 0) set.will_need(scattered(k + depth, set.size()));
+      if (!set.view(scattered(k, set.size()), view).ok() || set.is_doubtful(view))
         throw Error(ExitCode::kData, "read_speed", "a sample is damaged");
+      view.release();
     }
   });
 }
@@ -175,12 +209,16 @@ void prepare(const Options& o) {
   const auto bytes = [&](uint64_t) { return noise; };
   if (!data::has_dataset_index(o.folder / "one"))
     bench::write_synthetic_set({o.folder / "one", 1000, 1000, bytes, {}});
+  if (o.cold && !data::has_dataset_index(o.folder / "cold"))
+    bench::write_synthetic_set({o.folder / "cold", 1000, 1000, bytes, {}});
   if (!data::has_dataset_index(o.folder / "many"))
     bench::write_synthetic_set({o.folder / "many", 4 * o.shards, 4, bytes, {}});
 }
 
 Json measure(const Options& o) {
-  const data::ShardDataset one(o.folder / "one", "train"), many(o.folder / "many", "train");
+  const data::ShardDataset one(o.folder / "one", "train"), many(o.folder / "many", "train"),
+      one_mapped(o.folder / "one", "train", {.mapped = true}),
+      many_mapped(o.folder / "many", "train", {.mapped = true});
   const auto file = o.folder / "one" / data::shard_file_name("train", 0);
   const uint64_t at = data::read_shard_layout(file).data_at;
   std::map<std::string, Series> series;
@@ -197,11 +235,17 @@ Json measure(const Options& o) {
       take("read" + suffix, library(one, true, t, o.reads, seed));
       take("read_no_crc" + suffix, library(one, false, t, o.reads, seed));
       take("h5dread" + suffix, h5dread(file, o.bytes, one.size(), t, o.reads, seed));
+      take("mapped" + suffix, mapped(one_mapped, t, o.reads, seed));
       take("many_shards" + suffix, library(many, true, t, o.reads, seed));
+      take("many_shards_mapped" + suffix, mapped(many_mapped, t, o.reads, seed));
     }
+    take("first_pass_read", first_pass(o.folder / "one", false));
+    take("first_pass_mapped", first_pass(o.folder / "one", true));
     if (o.cold) {
       for (const uint64_t depth : {0, 4, 16, 64})
-        take(fmt::format("cold_ahead_{}", depth), cold(o.folder / "many", depth, 1000, seed));
+        for (const bool map : {false, true})
+          take(fmt::format("cold{}_ahead_{}", map ? "_mapped" : "", depth),
+               cold(o.folder / "cold", map, depth));
     }
   }
   Json out = {{"program", "read_speed"}, {"bytes", o.bytes}, {"reads", o.reads}};
@@ -209,6 +253,7 @@ Json measure(const Options& o) {
   const auto ratio = [](const std::vector<double>& a, const std::vector<double>& b) {
     return std::round(100 * Series::median(a) / Series::median(b)) / 100;
   };
+  out["mapped_over_pread"] = ratio(series["mapped_1t"].cpu, series["pread_1t"].cpu);
   out["read_over_pread"] = ratio(series["read_1t"].cpu, series["pread_1t"].cpu);
   // 2 when two threads on two free cores make twice the reads of one.
   out["two_threads_speedup"] = 2 * ratio(series["read_1t"].wall, series["read_2t"].wall);

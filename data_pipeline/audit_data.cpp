@@ -70,7 +70,7 @@ void audit_fingerprint(const std::filesystem::path& dataset, const DatasetIndex&
   for (const ShardEntry& shard : split.shards) {
     const ShardLayout layout = read_shard_layout(dataset / shard.file);
     SampleFault fault;
-    const auto arrays = open_shard_arrays(dataset / shard.file, layout, fault);
+    const auto arrays = open_shard_arrays(dataset / shard.file, layout, {}, fault);
     const auto get = [&](ShardArray array, auto& values, uint64_t count) {
       values.resize(count);
       if (fault.ok()) fault = arrays->read(array, 0, count, values.data());

@@ -125,12 +125,12 @@ CropDraw draw_crop(const AugmentOptions& options, int64_t width, int64_t height,
   return draw;
 }
 
-SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
-                       uint64_t position, uint8_t* out, LoadScratch& scratch) {
+SampleFault load_image(std::span<const uint8_t> encoded, const AugmentOptions& options,
+                       uint64_t seed, uint64_t position, uint8_t* out, LoadScratch& scratch) {
   NF_CHECK(options.image_size > 0 && options.padding >= 0 && options.resize_margin >= 0,
            "load_image: bad sizes");
   RegionDecoder& decoder = scratch.decoder;
-  if (SampleFault fault = decoder.open(data.bytes); !fault.ok()) return fault;
+  if (SampleFault fault = decoder.open(encoded); !fault.ok()) return fault;
   const Box whole{0, 0, decoder.width(), decoder.height()};
   PixelView view;
   if (options.crop == Crop::kRandomPadded) {
@@ -153,10 +153,10 @@ SampleFault load_image(const SampleData& data, const AugmentOptions& options, ui
   return {};
 }
 
-SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
-                       uint64_t position, uint8_t* out) {
+SampleFault load_image(std::span<const uint8_t> encoded, const AugmentOptions& options,
+                       uint64_t seed, uint64_t position, uint8_t* out) {
   LoadScratch scratch;
-  return load_image(data, options, seed, position, out, scratch);
+  return load_image(encoded, options, seed, position, out, scratch);
 }
 
 }  // namespace nf::data

@@ -70,9 +70,9 @@ struct LoadScratch {
 // Decodes, crops, flips and resizes one image into `out` ([image_size, image_size, 3] RGB uint8,
 // row-major). Of a JPEG only the part is decoded that the crop needs; pixels are those of decoding
 // the whole.
-SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
-                       uint64_t position, uint8_t* out, LoadScratch& scratch);
-SampleFault load_image(const SampleData& data, const AugmentOptions& options, uint64_t seed,
-                       uint64_t position, uint8_t* out);
+SampleFault load_image(std::span<const uint8_t> encoded, const AugmentOptions& options,
+                       uint64_t seed, uint64_t position, uint8_t* out, LoadScratch& scratch);
+SampleFault load_image(std::span<const uint8_t> encoded, const AugmentOptions& options,
+                       uint64_t seed, uint64_t position, uint8_t* out);
 
 }  // namespace nf::data

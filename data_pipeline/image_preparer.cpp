@@ -6,6 +6,7 @@
 #include "data_pipeline/image_header.h"
 #include "data_pipeline/jpeg.h"
 #include "data_pipeline/jpeg_layout.h"
+#include "data_pipeline/jpeg_markers.h"
 #include "data_pipeline/jpeg_scan.h"
 #include "data_pipeline/resize_area.h"
 
@@ -38,6 +39,7 @@ SampleFault ImagePreparer::prepare(std::vector<uint8_t>& bytes, int& width, int&
   if (options_.resize_short > 0 && std::min(width, height) > options_.resize_short) {
     if (auto fault = reencode(bytes, width, height); !fault.ok()) return fault;
   }
+  if (options_.headers_only) return check_headers(bytes);
   if (!is_jpeg(bytes)) return check_image(bytes, width, height, options_.limits);
   return check_and_transcode(bytes, width, height);
 }
@@ -57,6 +59,13 @@ SampleFault ImagePreparer::prepare_again(std::vector<uint8_t>& bytes) {
     bytes.swap(stored);
   if (!lock.owns_lock()) give_back(std::move(transcoder));
   return {};
+}
+
+// Of a file whose size was read before.
+SampleFault ImagePreparer::check_headers(std::span<const uint8_t> bytes) const {
+  if (!is_jpeg(bytes)) return {};
+  SampleFault fault = check_jpeg_markers(bytes, options_.limits);
+  return fault.ok() ? check_index(bytes) : fault;
 }
 
 // The same decisions as above. Reading a plain file proves that libjpeg-turbo would decode it

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <vector>
 
 #include "data_pipeline/decode.h"
@@ -18,6 +19,7 @@ struct PrepareOptions {
   int resize_short = 0;  // pixels; 0 stores files as they are
   int quality = 90;      // of the JPEG after resizing
   bool transcode = true;
+  bool headers_only = false;  // what is stored as it is, is not decoded first; not with transcode
   DecodeLimits limits;
 };
 
@@ -36,6 +38,7 @@ class ImagePreparer {
 
  private:
   SampleFault reencode(std::vector<uint8_t>& bytes, int& width, int& height) const;
+  SampleFault check_headers(std::span<const uint8_t> bytes) const;
   SampleFault check_and_transcode(std::vector<uint8_t>& bytes, int& width, int& height);
   std::unique_ptr<JpegTranscoder> take_transcoder();
   void give_back(std::unique_ptr<JpegTranscoder> transcoder);

@@ -71,6 +71,11 @@ SampleFault OpenShard::row(uint64_t i, SampleRow& out) const {
 std::shared_ptr<const OpenShard> OpenShards::find(uint64_t shard) {
   const auto place = places_.find(shard);
   if (place == places_.end()) return nullptr;
+  if (place->second->open->arrays().known_doubtful()) {  // its map shows another file by now
+    entries_.erase(place->second);
+    places_.erase(place);
+    return nullptr;
+  }
   entries_.splice(entries_.begin(), entries_, place->second);
   return entries_.front().open;
 }

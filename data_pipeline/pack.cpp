@@ -40,6 +40,9 @@ void check_options(const PackOptions& o) {
     refuse("--resize-short", "must be 1 to 65535 pixels");
   if (o.quality < 1 || o.quality > 100) refuse("--quality", "must be 1 to 100");
   if (o.workers < 0 || o.workers > 1024) refuse("--workers", "must be 1 to 1024");
+  if (o.headers_only && o.transcode)
+    refuse("--check headers", "needs --no-transcode",
+           "storing a JPEG anew reads all of it, so it is checked in full");
   if (o.multi_label && fs::is_directory(o.input))
     refuse("--multi-label", "needs a TSV as input", "a folder gives one label a file");
 }
@@ -60,6 +63,7 @@ std::string source_key(const PackOptions& o, const ImageSource& source) {
     add(std::to_string(n));
   }
   if (o.transcode) add("transcoding 1");
+  if (o.headers_only) add("headers checked");
   for (const auto& name : source.class_names()) add(name);
   for (uint64_t i = 0; i < source.size(); ++i) {
     add(source.name(i));
@@ -227,7 +231,11 @@ class Packer {
   }
 
   PackResult make() {
-    ImagePreparer preparer({options_.resize_short, options_.quality, options_.transcode, {}});
+    ImagePreparer preparer({.resize_short = options_.resize_short,
+                            .quality = options_.quality,
+                            .transcode = options_.transcode,
+                            .headers_only = options_.headers_only,
+                            .limits = {}});
     const ScanResult scan =
         scan_images(*source_, preparer, work_, options_.workers, phase("checking"));
     PackResult result;

@@ -25,6 +25,7 @@ struct PackOptions {
   int quality = 90;      // JPEG quality after resizing
   bool transcode =
       true;  // JPEGs without loss, for decoding of parts; false: keeps the files' bytes
+  bool headers_only = false;  // checks files without decoding them; not with transcode
   uint64_t shard_samples = 8192;
   bool multi_label = false;
   bool overwrite = false;  // replaces the split (and the holdout) if it is there

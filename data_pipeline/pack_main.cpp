@@ -65,6 +65,12 @@ void add_options(CLI::App& app, nf::data::PackOptions& o) {
       "--no-transcode{false}", o.transcode,
       "store JPEG files byte for byte; by default they are stored anew without loss, so that "
       "training decodes only the crop");
+  app.add_option_function<std::string>(
+         "--check", [&o](const std::string& how) { o.headers_only = how == "headers"; },
+         "full: every file is decoded, or all its codes read; headers (with --no-transcode): "
+         "markers, tables, sizes and the end marker only, so damage inside an image's data is "
+         "found in training, by the decoder, and costs that sample [full]")
+      ->check(CLI::IsMember({"full", "headers"}));
   app.add_option("--shard-samples", o.shard_samples, "samples per shard file")
       ->capture_default_str();
   app.add_flag("--multi-label", o.multi_label, "lines of the TSV may have several labels");

@@ -47,11 +47,11 @@ class ShardJob {
       return *entry;
     }
     const fs::path temporary = writer_.work / (name + ".tmp");
-    write_shard(temporary, make_table(split, fingerprint), [&](uint64_t i) {
+    const std::string sha = write_shard(temporary, make_table(split, fingerprint), [&](uint64_t i) {
       ++done;
       return read(members_[begin_ + i]);
     });
-    ShardEntry entry{name, end_ - begin_, fs::file_size(temporary), sha256_file(temporary)};
+    ShardEntry entry{name, end_ - begin_, fs::file_size(temporary), sha};
     rename_durable(temporary, file);
     write_file_atomic(receipt, Json{{"bytes", entry.bytes}, {"sha256", entry.sha256}}.dump());
     return entry;

@@ -2,14 +2,17 @@
 #include "data_pipeline/shard_arrays.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <optional>
 
 #include "data_pipeline/hdf5_handle.h"
+#include "data_pipeline/shard_map.h"
 
 namespace nf::data {
 namespace fs = std::filesystem;
@@ -41,9 +44,67 @@ class ContiguousArrays : public ShardArrays {
                     static_cast<off_t>(count), POSIX_FADV_WILLNEED);
   }
 
+ protected:
+  int fd() const { return fd_; }
+
  private:
   int fd_;
   const ShardLayout& layout_;
+};
+
+// The same with /data mapped as soon as that pays. The small arrays are copied all the same: they
+// are read once, whole.
+class MappedArrays : public ContiguousArrays {
+ public:
+  MappedArrays(int fd, const ShardLayout& layout, uint64_t copies_before_map)
+      : ContiguousArrays(fd, layout),
+        data_at_(layout.data_at),
+        copies_before_map_(copies_before_map) {}
+
+  const uint8_t* mapped(uint64_t first, uint64_t count) const override {
+    const ShardMap* map = map_.load(std::memory_order_acquire);
+    if (map == nullptr) {
+      if (asked_.fetch_add(1) != copies_before_map_) return nullptr;
+      map = open_map();
+    }
+    if (map == nullptr || data_at_ > map->size() || first > map->size() - data_at_ ||
+        count > map->size() - data_at_ - first)
+      return nullptr;
+    return map->data() + data_at_ + first;
+  }
+
+  // A file cut in the middle of a page loses no page: its size and the time of its last change
+  // tell.
+  bool is_doubtful() const override {
+    if (map_.load() == nullptr) return false;
+    if (known_doubtful()) return true;
+    struct stat now {};
+    const bool changed = ::fstat(fd(), &now) != 0 || now.st_size != mapped_.st_size ||
+                         now.st_ctim.tv_sec != mapped_.st_ctim.tv_sec ||
+                         now.st_ctim.tv_nsec != mapped_.st_ctim.tv_nsec;
+    if (changed) changed_.store(true);
+    return changed;
+  }
+  bool known_doubtful() const override {
+    const ShardMap* map = map_.load(std::memory_order_acquire);
+    return map != nullptr && (changed_.load() || map->lost_pages() > 0);
+  }
+
+ private:
+  // Called once in the life of a shard.
+  const ShardMap* open_map() const {
+    if (::fstat(fd(), &mapped_) != 0 || mapped_.st_size <= 0) return nullptr;
+    owned_ = ShardMap::open(fd(), static_cast<uint64_t>(mapped_.st_size));
+    map_.store(owned_.get(), std::memory_order_release);
+    return owned_.get();
+  }
+
+  const uint64_t data_at_, copies_before_map_;
+  mutable std::atomic<uint64_t> asked_{0};
+  mutable struct stat mapped_ {};  // the file when it was mapped; this and owned_ before map_
+  mutable std::unique_ptr<ShardMap> owned_;
+  mutable std::atomic<const ShardMap*> map_{nullptr};
+  mutable std::atomic<bool> changed_{false};
 };
 
 // HDF5's own memory type for an array, whatever integers the file holds.
@@ -109,7 +170,7 @@ class LibraryArrays : public ShardArrays {
 }  // namespace
 
 std::unique_ptr<ShardArrays> open_shard_arrays(const fs::path& file, const ShardLayout& layout,
-                                               SampleFault& fault) {
+                                               const ReadOptions& how, SampleFault& fault) {
   if (!layout.contiguous) {
     try {
       return std::make_unique<LibraryArrays>(file);
@@ -123,6 +184,7 @@ std::unique_ptr<ShardArrays> open_shard_arrays(const fs::path& file, const Shard
     fault = {std::string("cannot open shard: ") + std::strerror(errno)};
     return nullptr;
   }
+  if (how.mapped) return std::make_unique<MappedArrays>(fd, layout, how.copies_before_map);
   return std::make_unique<ContiguousArrays>(fd, layout);
 }
 

@@ -95,11 +95,13 @@ struct ShardDataset::Impl {
   uint64_t samples = 0, shard_samples = 0;
   std::vector<uint64_t> shard_bytes;
   std::vector<std::string> shard_names;  // empty when they are those nf-pack gives
+  const ReadOptions how;
   OpenShards open_shards{kMaxOpenFiles};
   std::mutex layouts_mutex;
   std::vector<std::unique_ptr<const ShardLayout>> layouts;  // null until a shard is first read
 
-  Impl(const fs::path& dir, const std::string& split_name) : directory(dir) {
+  Impl(const fs::path& dir, const std::string& split_name, const ReadOptions& way)
+      : directory(dir), how(way) {
     DatasetIndex index = read_dataset_index(dir);
     const SplitEntry& entry = find_split(index, dir, split_name);
     split = split_name;
@@ -145,31 +147,54 @@ struct ShardDataset::Impl {
   std::shared_ptr<const OpenShard> shard_of(uint64_t shard, SampleFault& fault) {
     return open_shards.get(shard, [&]() -> std::shared_ptr<const OpenShard> {
       const ShardLayout& layout = layout_of(shard);
-      auto arrays = open_shard_arrays(file_of(shard), layout, fault);
+      auto arrays = open_shard_arrays(file_of(shard), layout, how, fault);
       if (!arrays) return nullptr;
       return std::make_shared<const OpenShard>(std::move(arrays), layout);
     });
   }
 
-  SampleFault read(uint64_t index, SampleData& out, bool check) {
+  // Everything but the bytes.
+  SampleFault read_row(uint64_t index, std::shared_ptr<const OpenShard>& shard, SampleRow& row,
+                       SampleData& out) {
     SampleFault fault;
-    const auto shard = shard_of(index / shard_samples, fault);
+    shard = shard_of(index / shard_samples, fault);
     if (!shard) return fault;
-    SampleRow row;
     if (fault = shard->row(index % shard_samples, row); !fault.ok()) return fault;
     out.width = row.width;
     out.height = row.height;
-    out.bytes.resize(row.offset[1] - row.offset[0]);
     out.labels.resize(row.label_offset[1] - row.label_offset[0]);
-    const ShardArrays& arrays = shard->arrays();
-    fault =
-        arrays.read(ShardArray::kLabel, row.label_offset[0], out.labels.size(), out.labels.data());
-    if (!fault.ok()) return fault;
-    fault = arrays.read(ShardArray::kData, row.offset[0], out.bytes.size(), out.bytes.data());
+    return shard->arrays().read(ShardArray::kLabel, row.label_offset[0], out.labels.size(),
+                                out.labels.data());
+  }
+
+  SampleFault read(uint64_t index, SampleData& out, bool check) {
+    std::shared_ptr<const OpenShard> shard;
+    SampleRow row;
+    if (auto fault = read_row(index, shard, row, out); !fault.ok()) return fault;
+    out.bytes.resize(row.offset[1] - row.offset[0]);
+    auto fault =
+        shard->arrays().read(ShardArray::kData, row.offset[0], out.bytes.size(), out.bytes.data());
     if (!fault.ok()) return fault;
     if (check && sample_crc32c(index, out.labels, out.bytes) != row.crc32c)
       return {"CRC32C does not match"};
     return {};
+  }
+
+  // False whenever the map does not show a sound sample: what is wrong is then for read() to say.
+  bool view_mapped(uint64_t index, SampleView& out) {
+    std::shared_ptr<const OpenShard> shard;
+    SampleRow row;
+    if (!read_row(index, shard, row, out.data).ok()) return false;
+    const uint64_t size = row.offset[1] - row.offset[0];
+    const uint8_t* bytes = shard->arrays().mapped(row.offset[0], size);
+    if (bytes == nullptr) return false;
+    if (sample_crc32c(index, out.data.labels, {bytes, size}) != row.crc32c) {
+      shard->arrays().is_doubtful();  // a shard that changed is opened anew for the next sample
+      return false;
+    }
+    out.bytes = {bytes, size};
+    out.held = std::move(shard);
+    return true;
   }
 
   void will_need(uint64_t index) {
@@ -185,8 +210,9 @@ struct ShardDataset::Impl {
   }
 };
 
-ShardDataset::ShardDataset(const fs::path& directory, const std::string& split)
-    : impl_(std::make_unique<Impl>(directory, split)) {}
+ShardDataset::ShardDataset(const fs::path& directory, const std::string& split,
+                           const ReadOptions& how)
+    : impl_(std::make_unique<Impl>(directory, split, how)) {}
 ShardDataset::~ShardDataset() = default;
 
 uint64_t ShardDataset::size() const { return impl_->samples; }
@@ -197,6 +223,24 @@ uint64_t ShardDataset::shard_samples() const { return impl_->shard_samples; }
 SampleFault ShardDataset::read(uint64_t index, SampleData& out) const {
   NF_CHECK(index < size());
   return impl_->read(index, out, true);
+}
+
+SampleFault ShardDataset::view(uint64_t index, SampleView& out) const {
+  NF_CHECK(index < size());
+  out.release();
+  if (impl_->how.mapped && impl_->view_mapped(index, out)) return {};
+  return view_copy(index, out);
+}
+
+SampleFault ShardDataset::view_copy(uint64_t index, SampleView& out) const {
+  out.release();
+  SampleFault fault = read(index, out.data);
+  out.bytes = out.data.bytes;
+  return fault;
+}
+
+bool ShardDataset::is_doubtful(const SampleView& view) const {
+  return view.held != nullptr && view.held->arrays().is_doubtful();
 }
 
 SampleFault ShardDataset::read_unchecked(uint64_t index, SampleData& out) const {

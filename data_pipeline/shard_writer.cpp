@@ -5,12 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 
 #include "core/atomic_file.h"
 #include "core/check.h"
 #include "core/error.h"
+#include "core/hash.h"
 #include "data_pipeline/hdf5_handle.h"
 #include "data_pipeline/shard_format.h"
 
@@ -85,7 +87,7 @@ uint64_t write_structure(const fs::path& path, const ShardTable& t) {
 class Descriptor {
  public:
   explicit Descriptor(const fs::path& path)
-      : path_(path), fd_(::open(path.c_str(), O_WRONLY | O_CLOEXEC)) {
+      : path_(path), fd_(::open(path.c_str(), O_RDWR | O_CLOEXEC)) {
     if (fd_ < 0) throw_io_error(path, "cannot open", errno);
   }
   ~Descriptor() {
@@ -101,6 +103,18 @@ class Descriptor {
       if (n < 0) throw_io_error(path_, "cannot write", errno);
       bytes = bytes.subspan(static_cast<size_t>(n));
       at += static_cast<uint64_t>(n);
+    }
+  }
+  // Adds the bytes [begin, end) of the file.
+  void hash(uint64_t begin, uint64_t end, Sha256& sha) const {
+    std::vector<std::byte> block(1 << 16);
+    while (begin < end) {
+      const size_t want = std::min<uint64_t>(block.size(), end - begin);
+      const ssize_t n = ::pread(fd_, block.data(), want, static_cast<off_t>(begin));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) throw_io_error(path_, "cannot read", n < 0 ? errno : EIO);
+      sha.update(std::span(block).first(static_cast<size_t>(n)));
+      begin += static_cast<uint64_t>(n);
     }
   }
   uint64_t size() const {
@@ -130,7 +144,7 @@ void ShardTable::add(uint32_t crc, uint64_t bytes, std::span<const int32_t> labe
   height.push_back(h);
 }
 
-void write_shard(const fs::path& file, const ShardTable& table, const SampleBytes& bytes) {
+std::string write_shard(const fs::path& file, const ShardTable& table, const SampleBytes& bytes) {
   static_assert(std::endian::native == std::endian::little);
   NF_CHECK(table.samples() > 0);
   uint64_t at = 0;
@@ -146,13 +160,20 @@ void write_shard(const fs::path& file, const ShardTable& table, const SampleByte
                 "check that the folder is writable and the disk not full");
   }
   Descriptor out(file);
-  NF_CHECK(out.size() >= at + table.offset.back(), "HDF5 reserves the data's place");
+  const uint64_t end = at + table.offset.back(), size = out.size();
+  NF_CHECK(size >= end, "HDF5 reserves the data's place");
+  // Hashed while they are at hand: reading the images back would cost as much as writing them.
+  Sha256 sha;
+  out.hash(0, at, sha);
   for (uint64_t i = 0; i < table.samples(); ++i) {
     const auto sample = bytes(i);
     NF_CHECK(sample.size() == table.offset[i + 1] - table.offset[i]);
     out.write_at(sample, at + table.offset[i]);
+    sha.update(std::as_bytes(sample));
   }
+  out.hash(end, size, sha);
   out.finish();
+  return sha.hex();
 }
 
 }  // namespace nf::data

@@ -30,9 +30,10 @@ struct ShardTable {
 // Gives the bytes of sample i (0-based in the shard), called once for each in order.
 using SampleBytes = std::function<std::span<const uint8_t>(uint64_t i)>;
 
-// Creates `file` (overwrites), complete and fsynced. Throws Error (exit 1) when the disk refuses;
-// what `bytes` throws passes through. A partial file may stay: callers write to a temporary name.
-void write_shard(const std::filesystem::path& file, const ShardTable& table,
-                 const SampleBytes& bytes);
+// Creates `file` (overwrites), complete and fsynced, and gives its SHA-256. Throws Error (exit 1)
+// when the disk refuses; what `bytes` throws passes through. A partial file may stay: callers write
+// to a temporary name.
+std::string write_shard(const std::filesystem::path& file, const ShardTable& table,
+                        const SampleBytes& bytes);
 
 }  // namespace nf::data

@@ -13,7 +13,7 @@ namespace nf::data {
 
 // Memory that one thread keeps from slot to slot.
 struct SlotMemory {
-  SampleData sample, partner;
+  SampleView sample, partner;
   LoadScratch scratch;
   std::vector<uint8_t> partner_pixels, spare;
 };

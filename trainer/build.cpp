@@ -69,9 +69,11 @@ SgdOptions sgd_options(const RunConfig& c) {
   return o;
 }
 
+data::ReadOptions read_options(const RunConfig& c) { return {.mapped = c.data.read == "mmap"}; }
+
 std::unique_ptr<data::ShardDataset> open_eval_set(const RunConfig& c) {
   if (c.evaluate.split.empty()) return nullptr;
-  return std::make_unique<data::ShardDataset>(c.data.path, c.evaluate.split);
+  return std::make_unique<data::ShardDataset>(c.data.path, c.evaluate.split, read_options(c));
 }
 
 FlatLayout layout_of(const model::Nfnet& net) {
@@ -106,7 +108,7 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
     : config(c),
       comm(communicator),
       device(resolve_device(c.run.device, communicator.rank())),
-      train_set(c.data.path, c.data.split),
+      train_set(c.data.path, c.data.split, read_options(c)),
       eval_set(open_eval_set(c)),
       sampler(sampler_options(c, train_set)),
       plan(train_plan(c, communicator, train_set)),

@@ -35,6 +35,9 @@ void DataConfig::visit(Fields& f) {
   f("image_size", image_size, "training image side, pixels", between(8, 4096));
   f("workers", workers, "loader threads per rank; 0 decodes in the training thread", runtime(0));
   f("prefetch", prefetch, "micro-batches loaded ahead", runtime(1));
+  f("read", read,
+    "pread: the bytes of images are copied from the shards; mmap: used in place, shards mapped",
+    {.affects_result = false, .one_of = {"pread", "mmap"}});
   f("shuffle", shuffle,
     "sample order: one permutation of all, or permuted windows of shards for slow disks",
     one_of({"global", "windowed"}));

@@ -30,6 +30,7 @@ struct DataConfig {
   int64_t image_size = 224;
   int64_t workers = 2;
   int64_t prefetch = 4;
+  std::string read = "pread";
   std::string shuffle = "global";
   int64_t window_shards = 16;
   int64_t repeat_augmentation = 1;

@@ -113,7 +113,7 @@ SampleData sample_of(const cv::Mat& image) {
 std::vector<uint8_t> pixels(const SampleData& data, const AugmentOptions& options, uint64_t seed,
                             uint64_t position) {
   std::vector<uint8_t> out(static_cast<size_t>(options.image_size * options.image_size * 3));
-  const SampleFault fault = load_image(data, options, seed, position, out.data());
+  const SampleFault fault = load_image(data.bytes, options, seed, position, out.data());
   EXPECT_TRUE(fault.ok()) << fault.reason;
   return out;
 }
@@ -236,7 +236,7 @@ TEST(LoadImage, PartsOfJpegsHaveTheBitsOfTheWhole) {
     spec.flip = draw.flip;
     spec.antialias = options.antialias;
     resize_rgb(whole.rgb.data(), whole.width, whole.height, spec, expected.data());
-    ASSERT_EQ(load_image(data, options, 1, index, out.data(), scratch).reason, "");
+    ASSERT_EQ(load_image(data.bytes, options, 1, index, out.data(), scratch).reason, "");
     ASSERT_EQ(out, expected) << index;
     options.crop = Crop::kCenter;
     options.resize_margin = 8;
@@ -245,7 +245,7 @@ TEST(LoadImage, PartsOfJpegsHaveTheBitsOfTheWhole) {
     spec.window_x = spec.window_y = 4;
     spec.antialias = options.antialias;
     resize_rgb(whole.rgb.data(), whole.width, whole.height, spec, expected.data());
-    ASSERT_EQ(load_image(data, options, 1, index, out.data(), scratch).reason, "");
+    ASSERT_EQ(load_image(data.bytes, options, 1, index, out.data(), scratch).reason, "");
     ASSERT_EQ(out, expected) << index;
   }
 }
@@ -254,7 +254,7 @@ TEST(LoadImage, UndecodableBytesAreAFault) {
   SampleData data;
   data.bytes = {1, 2, 3};
   std::vector<uint8_t> out(224 * 224 * 3);
-  EXPECT_FALSE(load_image(data, {}, 1, 1, out.data()).ok());
+  EXPECT_FALSE(load_image(data.bytes, {}, 1, 1, out.data()).ok());
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// Damage to stored data: every single flipped bit of a shard, every truncation, swapped records,
-// labels and files. nf-audit data finds all of it; training never takes a sample that is not what
-// was packed. And what is not damage, a shard saved again by other software, reads as before.
+// Damage to stored data, copied and mapped: every single flipped bit of a shard, every truncation,
+// swapped records, labels and files. nf-audit data finds all of it; training never takes a sample
+// that is not what was packed. And what is not damage, a shard saved again by other software, reads
+// as before.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -55,15 +56,31 @@ class FileBits {
 
 enum class Seen { kIntact, kFault, kRefused };
 
+constexpr ReadOptions kMapped{.mapped = true, .copies_before_map = 0};
+
+// One sample, read in both ways, which must agree.
+SampleFault read_both(const ShardDataset& copied, const ShardDataset& mapped, uint64_t i,
+                      SampleData& data) {
+  const SampleFault fault = copied.read(i, data);
+  SampleView view;
+  EXPECT_EQ(mapped.view(i, view).reason, fault.reason) << "sample " << i;
+  if (fault.ok()) {
+    EXPECT_TRUE(
+        std::equal(view.bytes.begin(), view.bytes.end(), data.bytes.begin(), data.bytes.end()));
+    EXPECT_EQ(view.data.labels, data.labels);
+  }
+  return fault;
+}
+
 // What training sees of the data set: samples as they were packed, or a fault or an error. Anything
 // else fails the test.
 Seen train_view(const fs::path& set, const std::vector<StoredSample>& samples) {
   Seen seen = Seen::kIntact;
   try {
-    const ShardDataset dataset(set, "train");
+    const ShardDataset copied(set, "train"), mapped(set, "train", kMapped);
     SampleData data;
     for (uint64_t i = 0; i < samples.size(); ++i) {
-      if (!dataset.read(i, data).ok()) {
+      if (!read_both(copied, mapped, i, data).ok()) {
         seen = Seen::kFault;
         continue;
       }
@@ -135,11 +152,12 @@ TEST_F(Integrity, EveryFlippedBitOfTheSamplesIsAFault) {
         Region{layout.crc32c_at, 4 * 3}, Region{layout.label_at, 4 * layout.labels},
         Region{layout.label_offset_at, 4 * 4}}) {
     for (uint64_t bit = 8 * r.at; bit < 8 * (r.at + r.size); ++bit) {
-      const ShardDataset dataset(set, "train");
+      const ShardDataset copied(set, "train"), mapped(set, "train", kMapped);
       bits.flip(bit);
       SampleData data;
       int faults = 0;
-      for (uint64_t i = 0; i < samples.size(); ++i) faults += dataset.read(i, data).ok() ? 0 : 1;
+      for (uint64_t i = 0; i < samples.size(); ++i)
+        faults += read_both(copied, mapped, i, data).ok() ? 0 : 1;
       EXPECT_GE(faults, 1) << "bit " << bit;
       bits.flip(bit);
     }
@@ -163,12 +181,12 @@ TEST_F(Integrity, EveryTruncationIsFound) {
 
 TEST_F(Integrity, TruncationWhileItIsOpenIsAFault) {
   const ShardLayout layout = read_shard_layout(file);
-  const ShardDataset dataset(set, "train");
+  const ShardDataset copied(set, "train"), mapped(set, "train", kMapped);
   SampleData data;
-  ASSERT_TRUE(dataset.read(2, data).ok());
+  ASSERT_TRUE(read_both(copied, mapped, 2, data).ok());
   fs::resize_file(file, layout.data_at + layout.bytes - 1);
-  EXPECT_FALSE(dataset.read(2, data).ok());
-  EXPECT_TRUE(dataset.read(0, data).ok());
+  EXPECT_FALSE(read_both(copied, mapped, 2, data).ok());
+  EXPECT_TRUE(read_both(copied, mapped, 0, data).ok());
 }
 
 // Samples of equal sizes, so that whole records can change places.

@@ -6,8 +6,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "core/hash.h"
 #include "tests/data_pipeline/drawn_dataset.h"
@@ -112,6 +114,74 @@ TEST_F(LoaderTest, SameBatchesForEveryWorldThreadsAndPrefetch) {
   }
 }
 
+TEST_F(LoaderTest, MappedShardsGiveTheSameBatches) {
+  const auto expected = digests(set_, sampler_, small(), 1, {.workers = 0, .prefetch = 1});
+  for (const uint64_t copies : {0, 5}) {
+    const ShardDataset mapped(path_, "train", {.mapped = true, .copies_before_map = copies});
+    for (const int workers : {0, 1, 3})
+      EXPECT_EQ(digests(mapped, sampler_, small(), 2, {.workers = workers}), expected) << workers;
+  }
+}
+
+// The shard shrinks in the middle of the run: the same samples are bad as with copies, for the same
+// reason, and their slots look the same.
+TEST_F(LoaderTest, AShardCutWhileItIsMappedGivesTheSameBatches) {
+  std::vector<std::string> expected;
+  for (const bool mapped : {false, true}) {
+    const test::TempDir copy;
+    std::filesystem::copy(path_, copy / "set");
+    const ShardDataset set(copy / "set", "train", {.mapped = mapped, .copies_before_map = 0});
+    Loader loader(set, sampler_, three_epochs().plan(), small(), kSeed, {.workers = 0});
+    std::vector<std::string> seen;
+    size_t bad = 0;
+    while (const auto batch = loader.next()) {
+      seen.push_back(digest(*batch));
+      bad += batch->bad.size();
+      const auto shard = copy / "set/train-00001.h5";
+      if (seen.size() == 25)
+        std::filesystem::resize_file(shard, std::filesystem::file_size(shard) / 2);
+    }
+    EXPECT_GT(bad, 10u);
+    if (!mapped) expected = seen;
+    EXPECT_EQ(seen, expected);
+  }
+}
+
+// The same at any moment of reading and decoding: no slot that counts ever has other pixels.
+TEST_F(LoaderTest, AShardCutWhileItIsDecodedNeverGivesWrongPixels) {
+  std::vector<std::vector<uint8_t>> expected;
+  Loader intact(set_, sampler_, three_epochs().plan(), small(), kSeed, {});
+  while (const auto batch = intact.next()) expected.push_back(batch->pixels);
+  const test::TempDir copy;
+  std::filesystem::copy(path_, copy / "set");
+  const auto shard = copy / "set/train-00001.h5";
+  const auto whole = std::filesystem::file_size(shard);
+  size_t bad = 0, good = 0;
+  for (int round = 0; round < 30; ++round) {
+    std::filesystem::copy_file(path_ / "train-00001.h5", shard,
+                               std::filesystem::copy_options::overwrite_existing);
+    const ShardDataset set(copy / "set", "train", {.mapped = true, .copies_before_map = 0});
+    Loader loader(set, sampler_, three_epochs().plan(), small(), kSeed, {.workers = 3});
+    std::jthread cutter([&, round] {
+      std::this_thread::sleep_for(std::chrono::microseconds(300 * round));
+      std::filesystem::resize_file(shard, whole / 3);
+    });
+    for (const auto& pixels : expected) {
+      const auto batch = loader.next();
+      ASSERT_TRUE(batch.has_value());
+      for (size_t i = 0; i < batch->samples.size(); ++i) {
+        const bool equal = std::equal(pixels.begin() + static_cast<std::ptrdiff_t>(i * 768),
+                                      pixels.begin() + static_cast<std::ptrdiff_t>((i + 1) * 768),
+                                      batch->pixels.begin() + static_cast<std::ptrdiff_t>(i * 768));
+        EXPECT_EQ(equal, batch->weights[i] == 1.0f);
+        ++(equal ? good : bad);
+      }
+    }
+  }
+  EXPECT_GT(bad, 100u);
+  EXPECT_GT(good, 100u);
+}
+
 TEST_F(LoaderTest, SeeksGiveTheSameBatches) {
   const auto expected = digests(set_, sampler_, small(), 1, {.workers = 0, .prefetch = 1});
   for (const int workers : {0, 1, 3}) {
@@ -163,12 +233,22 @@ TEST_F(LoaderTest, EveryPositionOnceAndEverySampleOncePerEpoch) {
   }
 }
 
-TEST_F(LoaderTest, ADamagedSampleKeepsItsSlotAndChangesNothingElse) {
+class DamagedSample : public LoaderTest {
+ protected:
+  void check(const ReadOptions& how) const;
+};
+
+TEST_F(DamagedSample, KeepsItsSlotAndChangesNothingElse) {
+  check({});
+  check({.mapped = true, .copies_before_map = 0});
+}
+
+void DamagedSample::check(const ReadOptions& how) const {
   const test::TempDir copy;
   std::filesystem::copy(path_, copy / "set");
   const auto shard = copy / "set/train-00001.h5";
   test::flip_bit(shard, std::filesystem::file_size(shard) / 2);
-  const ShardDataset damaged(copy / "set", "train");
+  const ShardDataset damaged(copy / "set", "train", how);
   Loader good(set_, sampler_, three_epochs().plan(), small(), kSeed, {});
   Loader bad(damaged, sampler_, three_epochs().plan(), small(), kSeed, {});
   std::vector<BadSample> found;
@@ -295,45 +375,6 @@ TEST_F(LoaderTest, EvaluationChunksCoverTheSplit) {
     if (world == 1) expected = chunks;
     EXPECT_EQ(chunks, expected) << world;
   }
-}
-
-TEST(Plans, MicroBatchesTileTheRunForEveryWorld) {
-  for (const uint64_t end : {1, 15, 16, 17, 96, 129}) {
-    for (uint64_t world = 1; world <= 8; ++world) {
-      uint64_t covered = 0;
-      std::map<uint64_t, uint64_t> ranges;
-      for (uint64_t rank = 0; rank < world; ++rank) {
-        const TrainPlan plan{.batch_size = 16,
-                             .micro_batches = 8,
-                             .end_position = end,
-                             .rank = rank,
-                             .world = world};
-        const BatchPlan at = plan.plan();
-        for (uint64_t k = 0; const auto range = at(k); ++k) {
-          covered += range->end - range->begin;
-          if (range->end > range->begin) {
-            EXPECT_TRUE(ranges.emplace(range->begin, range->end).second);
-          }
-        }
-      }
-      EXPECT_EQ(covered, end);
-      uint64_t next = 0;
-      for (const auto& [begin, last] : ranges) {
-        EXPECT_EQ(begin, next);
-        next = last;
-      }
-    }
-  }
-}
-
-TEST(Plans, ImpossiblePlansAreRefused) {
-  EXPECT_THROW((TrainPlan{.batch_size = 10, .micro_batches = 4, .end_position = 5}.plan()),
-               std::logic_error);
-  EXPECT_THROW(
-      (TrainPlan{.batch_size = 8, .micro_batches = 2, .end_position = 5, .rank = 0, .world = 3}
-           .plan()),
-      std::logic_error);
-  EXPECT_THROW(eval_plan(10, 0, 0, 1), std::logic_error);
 }
 
 }  // namespace

@@ -211,7 +211,7 @@ TEST_F(MixedLoader, AMixedImageIsMadeOfTheTwoImages) {
       Pixels second(24 * 24 * 3),
           expected(first->pixels.begin() + static_cast<long>(i * 24 * 24 * 3),
                    first->pixels.begin() + static_cast<long>((i + 1) * 24 * 24 * 3));
-      ASSERT_TRUE(load_image(data, plain, partner_seed(kSeed), position, second.data()).ok());
+      ASSERT_TRUE(load_image(data.bytes, plain, partner_seed(kSeed), position, second.data()).ok());
       const MixDraw draw = draw_mix(mixed.mix, 24, kSeed, position);
       mix_images(draw, 24, expected.data(), second.data());
       const Pixels got(b->pixels.begin() + static_cast<long>(i * 24 * 24 * 3),

@@ -96,4 +96,40 @@ std::vector<OddFile> draw_odd_files(const std::filesystem::path& folder) {
   return files;
 }
 
+const std::map<std::string, std::string>& headers_only_verdicts() {
+  const char* no_end = "JPEG: ends without an end marker";
+  const char* behind = "bytes behind the end marker";
+  static const std::map<std::string, std::string> verdicts = {
+      // drawn here
+      {"size_taller.jpg", ""},
+      {"trailing.jpg", behind},
+      // collected: accepted
+      {"bitflip_entropy_16.jpg", ""},
+      {"dims_shorter_than_data.jpg", ""},
+      {"dims_taller_than_data.jpg", ""},
+      {"pillow_hopper_bad_exif.jpg", ""},
+      {"zeroed_block_mid.jpg", ""},
+      // not one image with its end marker at the end
+      {"pillow_frozenpond.mpo", behind},
+      {"pillow_sugarshack_bad_mpo_header.jpg", behind},
+      {"trailing_garbage.jpg", behind},
+      {"two_jpegs.jpg", behind},
+      // refused for other words
+      {"gofuzz_jpeg_02.jpg", "quantization table 0 was not defined"},
+      {"gofuzz_jpeg_03.jpg", "quantization table 3 was not defined"},
+      {"gofuzz_jpeg_07.jpg", "bogus range of coefficients"},
+      {"gofuzz_jpeg_12.jpg", "quantization table 0 was not defined"},
+      {"header_only.jpg", no_end},
+      {"no_eoi.jpg", no_end},
+      {"pillow_truncated_jpeg.jpg", no_end},
+      {"progressive_trunc_40.jpg", no_end},
+      {"trunc_10.jpg", no_end},
+      {"trunc_25.jpg", no_end},
+      {"trunc_50.jpg", no_end},
+      {"trunc_75.jpg", no_end},
+      {"trunc_99.jpg", no_end},
+  };
+  return verdicts;
+}
+
 }  // namespace nf::test

@@ -103,12 +103,49 @@ TEST(PackProgram, WriteFailuresAreReportedAndMended) {
   EXPECT_EQ(test::hash_folder(dir / "out"), test::hash_folder(dir / "whole"));
 }
 
-// What every file is expected to be, by name; the folder goes through nf-pack and what it accepts
-// decodes from the shard.
-void pack_odd_files(const fs::path& input, const std::vector<test::OddFile>& expected) {
+TEST(PackProgram, HeadersCheckedGiveTheSameShards) {
   const test::TempDir dir;
-  const Finished finished =
-      nf_pack({"--input", input.string(), "--output", (dir / "out").string(), "--workers", "2"});
+  test::draw_class_folders(dir / "in", 2, 20, 8);
+  const auto pack = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"--input", (dir / "in").string(), "--output",
+                                          (dir / out).string()};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return nf_pack(arguments).exit_code;
+  };
+  ASSERT_EQ(pack("full", {"--no-transcode"}), 0);
+  ASSERT_EQ(pack("said", {"--no-transcode", "--check", "full"}), 0);
+  ASSERT_EQ(pack("headers", {"--no-transcode", "--check", "headers"}), 0);
+  EXPECT_EQ(test::hash_folder(dir / "said"), test::hash_folder(dir / "full"));
+  EXPECT_EQ(test::hash_folder(dir / "headers").at("train-00000.h5"),
+            test::hash_folder(dir / "full").at("train-00000.h5"));
+  EXPECT_TRUE(verify_shards(dir / "headers").empty());
+  EXPECT_EQ(pack("full", {"--no-transcode", "--check", "headers"}), 3) << "another pack";
+  EXPECT_EQ(pack("x", {"--check", "headers"}), 2) << "storing anew reads everything";
+  EXPECT_EQ(pack("x", {"--no-transcode", "--check", "none"}), 2);
+  EXPECT_EQ(pack("x", {"--no-transcode", "--check"}), 2);
+  EXPECT_FALSE(fs::exists(dir / "x"));
+  const std::string help = nf_pack({"--help"}).out;
+  EXPECT_THAT(help, HasSubstr("--check"));
+  EXPECT_THAT(help, HasSubstr("found in training, by the decoder"));
+}
+
+// What every file is expected to be, by name; the folder goes through nf-pack and what it accepts
+// decodes from the shard, or, when only headers were checked, is found damaged by the decoder.
+void pack_odd_files(const fs::path& input, std::vector<test::OddFile> expected, bool headers_only) {
+  const test::TempDir dir;
+  std::vector<std::string> arguments = {
+      "--input", input.string(), "--output", (dir / "out").string(), "--workers", "2"};
+  std::set<std::string> damaged;
+  if (headers_only) {
+    arguments.insert(arguments.end(), {"--no-transcode", "--check", "headers"});
+    for (auto& file : expected) {
+      const auto other = test::headers_only_verdicts().find(file.name);
+      if (other == test::headers_only_verdicts().end()) continue;
+      if (other->second.empty()) damaged.insert(file.name);
+      file.reason = other->second;
+    }
+  }
+  const Finished finished = nf_pack(arguments);
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
   EXPECT_LT(finished.max_rss_bytes, int64_t{1} << 30);
   std::map<std::string, std::string> rejected;
@@ -141,6 +178,10 @@ void pack_odd_files(const fs::path& input, const std::vector<test::OddFile>& exp
   Image image;
   for (uint64_t i = 0; i < dataset.size(); ++i) {
     ASSERT_TRUE(dataset.read(i, data).ok());
+    if (damaged.contains(names.at(i))) {
+      EXPECT_NE(decode_image(data.bytes, image).reason, "") << names.at(i);
+      continue;
+    }
     if (int64_t{data.width} * data.height > 50'000'000) {
       int width = 0, height = 0;
       EXPECT_EQ(check_image(data.bytes, width, height).reason, "");
@@ -160,7 +201,8 @@ TEST(PackProgram, OddFilesDrawnHere) {
   fs::create_directories(dir / "odd");
   const auto expected = test::draw_odd_files(dir / "odd");
   ASSERT_GT(expected.size(), 20U);
-  pack_odd_files(dir / "odd", expected);
+  pack_odd_files(dir / "odd", expected, false);
+  pack_odd_files(dir / "odd", expected, true);
 }
 
 // The collected odd set is not part of the repository; where it is absent the drawn files above
@@ -168,7 +210,8 @@ TEST(PackProgram, OddFilesDrawnHere) {
 TEST(PackProgram, OddFilesCollected) {
   const fs::path collected = test::shared_data() / "odd";
   if (!test::shared_data().empty() && fs::exists(collected)) {
-    pack_odd_files(collected, test::collected_odd_files());
+    pack_odd_files(collected, test::collected_odd_files(), false);
+    pack_odd_files(collected, test::collected_odd_files(), true);
   } else {
     EXPECT_EQ(test::collected_odd_files().size(), 145U);
   }

@@ -148,6 +148,11 @@ TEST_F(SameBits, AnyNumberOfLoaderThreads) {
                                  {std::string("data.workers=") + workers}));
 }
 
+TEST_F(SameBits, CopiedAndMappedShards) {
+  const std::vector<std::string> mapped = {"data.read=mmap", "evaluate.split=holdout"};
+  expect_same(train("pread", 1, {"evaluate.split=holdout"}), train("mmap", 2, mapped));
+}
+
 TEST_F(SameBits, EvaluationIsTheSameForAnyNumberOfRanks) {
   const auto loss = [&](int world) {
     const auto dir = train(std::string("eval").append(std::to_string(world)), world,

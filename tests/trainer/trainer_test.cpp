@@ -92,6 +92,7 @@ TEST(RunDirectory, RuntimeKeysMayChangeAndResultKeysMayNot) {
   config.data.path = "x";
   directory.claim(config);
   config.data.workers = 7;
+  config.data.read = "mmap";
   config.checkpoint.every_steps = 3;
   EXPECT_NO_THROW(directory.claim(config));
   config.loss.label_smoothing = 0.2;
