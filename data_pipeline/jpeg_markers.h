@@ -1,6 +1,7 @@
 // A JPEG checked without decoding it: every marker from the first to the last, frame, scans and
-// tables, and that the file is one image that ends with its end marker. The entropy-coded data are
-// passed over, so damage in them is not seen here (nf-pack --check headers).
+// tables, up to the image's end marker; bytes behind it do not matter, as they do not to a decoder.
+// The entropy-coded data are passed over, so damage in them is not seen here (nf-pack --check
+// headers).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // The check of a JPEG's markers alone: sound files of every kind pass, and whatever damages the
-// structure (any truncation, tables, frames, scans, restarts, bytes behind the end) is refused.
+// structure (any truncation, tables, frames, scans, restarts) is refused.
 #include "data_pipeline/jpeg_markers.h"
 
 #include <gmock/gmock.h>
@@ -80,12 +80,12 @@ TEST(JpegMarkers, EveryTruncationIsRefused) {
   }
 }
 
-TEST(JpegMarkers, NothingMayFollowTheEnd) {
+TEST(JpegMarkers, WhatFollowsTheEndDoesNotMatter) {
   ByteVector twice = test::draw_jpeg(61, 47, 3), zeros = twice;
   zeros.push_back(0);
-  EXPECT_THAT(verdict(zeros), HasSubstr("1 bytes behind the end marker"));
+  EXPECT_EQ(verdict(zeros), "");
   twice.insert(twice.end(), zeros.begin(), zeros.end());
-  EXPECT_THAT(verdict(twice), HasSubstr("behind the end marker"));
+  EXPECT_EQ(verdict(twice), "");
 }
 
 TEST(JpegMarkers, TablesFramesAndScans) {

@@ -98,22 +98,15 @@ std::vector<OddFile> draw_odd_files(const std::filesystem::path& folder) {
 
 const std::map<std::string, std::string>& headers_only_verdicts() {
   const char* no_end = "JPEG: ends without an end marker";
-  const char* behind = "bytes behind the end marker";
   static const std::map<std::string, std::string> verdicts = {
       // drawn here
       {"size_taller.jpg", ""},
-      {"trailing.jpg", behind},
       // collected: accepted
       {"bitflip_entropy_16.jpg", ""},
       {"dims_shorter_than_data.jpg", ""},
       {"dims_taller_than_data.jpg", ""},
       {"pillow_hopper_bad_exif.jpg", ""},
       {"zeroed_block_mid.jpg", ""},
-      // not one image with its end marker at the end
-      {"pillow_frozenpond.mpo", behind},
-      {"pillow_sugarshack_bad_mpo_header.jpg", behind},
-      {"trailing_garbage.jpg", behind},
-      {"two_jpegs.jpg", behind},
       // refused for other words
       {"gofuzz_jpeg_02.jpg", "quantization table 0 was not defined"},
       {"gofuzz_jpeg_03.jpg", "quantization table 3 was not defined"},
