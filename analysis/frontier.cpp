@@ -7,10 +7,10 @@
 
 namespace nf::analysis {
 
-Frontier find_frontier(const std::vector<Run>& used) {
+Frontier find_frontier(const std::vector<Run>& used, bool flops) {
   Frontier frontier;
   frontier.device_hours =
-      !used.empty() && std::all_of(used.begin(), used.end(), [&](const Run& run) {
+      !flops && !used.empty() && std::all_of(used.begin(), used.end(), [&](const Run& run) {
         return !run.device.empty() && run.device == used[0].device && run.device_hours > 0;
       });
   std::vector<const Run*> order;

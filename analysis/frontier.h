@@ -15,8 +15,8 @@ struct Frontier {
   const char* axis() const { return device_hours ? "device_hours" : "train_flops"; }
 };
 
-// Device-hours where one named device made all runs and every run has them, else FLOPs. Of equal
-// compute and loss the first by name.
-Frontier find_frontier(const std::vector<Run>& used);
+// Device-hours where one named device made all runs and every run has them, else (or when `flops`
+// are asked for) FLOPs. Of equal compute and loss the first by name.
+Frontier find_frontier(const std::vector<Run>& used, bool flops = false);
 
 }  // namespace nf::analysis

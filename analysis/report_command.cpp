@@ -56,6 +56,8 @@ Subcommand add_report_command(CLI::App& program) {
   program.add_option("--lr-cap", o->study.rate_cap, "ceiling of the learning-rate trend")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  program.add_flag("--flops", o->study.flops,
+                   "compute in FLOPs, not in device-hours: where other work slowed some runs");
   program.add_flag("--reuse", o->study.reuse,
                    "also fit how much repeated passes over the data are worth");
   add_bootstrap_options(program, o->study.bootstrap);

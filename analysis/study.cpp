@@ -211,7 +211,7 @@ Study run_study(const RunTable& table, const StudyOptions& options) {
     if (!cell.bracketed) study.not_bracketed.push_back(cell_name(cell));
   }
   measure_rates(study);
-  study.frontier = find_frontier(study.selection.used);
+  study.frontier = find_frontier(study.selection.used, study.options.flops);
   study.frontier_plc = fit_frontier(study, Form::kPowerLawConstant);
   study.frontier_pl = fit_frontier(study, Form::kPowerLaw);
   if (!study.frontier_plc)

@@ -18,6 +18,7 @@ struct StudyOptions {
   RateGrid grid;
   double rate_cap = kRateCap;
   bool reuse = false;
+  bool flops = false;  // compute counts in FLOPs even where device-hours could
   BootstrapOptions bootstrap;
 };
 

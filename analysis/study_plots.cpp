@@ -125,7 +125,7 @@ Plot rate_plot(const Study& study) {
   plot.caption =
       "Optimum of each cell (parabola through the best rate and its neighbours where the table "
       "allows it, else the grid's best) and the fitted trend, for the smallest, a middle and the "
-      "largest model.";
+      "largest model; markers stand a little aside where several share a place.";
   std::set<double> epochs;
   for (const Cell& cell : study.cells) epochs.insert(cell.epochs);
   plot.x = {"Epoch budget (passes over the data)", true, 0, 0, ticks_at(epochs)};
@@ -136,8 +136,9 @@ Plot rate_plot(const Study& study) {
   for (const size_t m : shown) {
     PlotSeries points{models[m].name, PlotStyle::kPoints, i, i, {}};
     PlotSeries line{models[m].name + " trend", PlotStyle::kLine, i, i, {}};
+    const double aside = std::pow(1.04, i - 1);  // so that equal optima do not hide each other
     for (const Cell* cell : models[m].cells)
-      points.points.push_back({cell->epochs, std::exp2(cell->log2_rate)});
+      points.points.push_back({cell->epochs * aside, std::exp2(cell->log2_rate)});
     for (const double e : log_grid(*epochs.begin(), *epochs.rbegin(), 60))
       line.points.push_back({e, std::exp2(study.trend.log2_rate(models[m].size, e))});
     for (const auto* s : {&points, &line})

@@ -67,7 +67,7 @@ class Study:
         grid = self.sweep['lr']
         top = grid.get('max', grid['anchor'] * grid.get('factor', 2) ** 2)
         call(self.bin / 'nf-fit', '--input', table, '--output', folder, '--lr-anchor', grid['anchor'],
-             '--lr-factor', grid.get('factor', 2), '--lr-cap', top, *more, quiet=True)
+             '--lr-factor', grid.get('factor', 2), '--lr-cap', top, '--flops', *more, quiet=True)
         return json.loads((folder / 'fit.json').read_text())
 
     def predict_dearest(self):

@@ -245,6 +245,7 @@ TEST(Frontier, StrictlyBetterThanAllOfEqualOrSmallerCompute) {
   EXPECT_FALSE(f.device_hours);
   for (analysis::Run& run : runs) run.device = "h100";
   EXPECT_TRUE(find_frontier(runs).device_hours);
+  EXPECT_FALSE(find_frontier(runs, /*flops=*/true).device_hours);
   runs[2].device = "a100";  // mixed devices: FLOPs
   EXPECT_FALSE(find_frontier(runs).device_hours);
 }
