@@ -169,10 +169,30 @@ set xlabel "training compute, FLOP"
 set ylabel "held-out loss, nats"
 set key top right
 set title "The published defect: a loader that forgets its place at preemptions"
-plot "{target}" skip 1 using 1:2:1:3 with vectors nohead lc rgb "#bbbbbb" notitle, \\
+plot "{target}" skip 1 using 1:2:(0):($3-$2) with vectors nohead lc rgb "#bbbbbb" notitle, \\
      "" skip 1 using 1:2 with points pt 7 ps 0.9 lc rgb "#0072b2" title "nfscale (each sample once per epoch)", \\
      "" skip 1 using 1:3 with points pt 4 ps 1.1 lw 2 lc rgb "#d55e00" title "forgets its place (same learning rates)"
 ''')
+
+    def defect_lines(self, fit, records, spread):
+        rms = {name: math.sqrt(statistics.fmean(r * r for r in rs)) for name, rs in spread.items()}
+        hit = [r for r in records if r['preemptions']]
+        worse = [math.log(r['forgetful_loss'] / r['loss']) for r in hit]
+        return [
+            '## The published defect, priced', '',
+            f'The {len(records)} cells up to {self.a.defect_flops:.3g} FLOP again, at the learning rates found, by a loader that '
+            'starts at the head of its order after each preemption and is otherwise the same run. Preemptions: exponential '
+            f"times of work, {sum(r['preemptions'] for r in records)} in all; {len(hit)} cells had any.", '',
+            '![the defect](defect.svg)', '',
+            '| | nfscale | forgets its place |', '| --- | --- | --- |',
+            f"| residual spread round its own law (rms of ln loss) | {rms['ours']:.4f} | {rms['forgetful']:.4f} |",
+            f"| largest residual | {max(map(abs, spread['ours'])):.4f} | {max(map(abs, spread['forgetful'])):.4f} |",
+            f"| samples' uses missed, share | 0 | {sum(r['missed'] for r in hit) / max(1, sum(r['epochs'] * fit['images_per_epoch'] for r in hit)):.3f} of the preempted runs |",
+            f"| loss of the preempted cells, ratio to ours: median, worst | 1 | {math.exp(statistics.median(worse)):.4f}, {math.exp(max(worse)):.4f} |",
+            '', '| cell | preemptions | uses missed | loss | forgetful |', '| --- | --- | --- | --- | --- |',
+            *[f"| {r['model']} at {r['epochs']:g} epochs | {r['preemptions']} | {r['missed']} | {r['loss']:.4f} | "
+              f"{r['forgetful_loss']:.4f} |" for r in records],
+            '', 'Rows with missed samples are refused by `nf-fit` (`--allow-missed`); the forgetful table was read with that off.']
 
     def write_page(self, fit, prediction, records, spread):
         report = self.a.report
@@ -180,9 +200,6 @@ plot "{target}" skip 1 using 1:2:1:3 with vectors nohead lc rgb "#bbbbbb" notitl
                     c['epochs'] == prediction['epochs'])
         off = abs(math.log(prediction['loss'] / cell['loss']))
         inside = prediction['lo90'] <= cell['loss'] <= prediction['hi90']
-        rms = {name: math.sqrt(statistics.fmean(r * r for r in rs)) for name, rs in spread.items()}
-        hit = [r for r in records if r['preemptions']]
-        worse = [math.log(r['forgetful_loss'] / r['loss']) for r in hit]
         law = fit['law']
         ci = law['ci95']
 
@@ -194,8 +211,8 @@ plot "{target}" skip 1 using 1:2:1:3 with vectors nohead lc rgb "#bbbbbb" notitl
             f"Made by `./dev bench study` (bench/study.py): {len({c['model'] for c in fit['cells']})} nets x "
             f"{len({c['epochs'] for c in fit['cells']})} epoch budgets, `two_trial`, {fit['input']['used']} finished runs, "
             f"{fit['images_per_epoch']:,.0f} training and 2,000 held-out JPEGs at {self.sweep['image_size']} px, batch {self.sweep['batch']}. "
-            f"{fit['total_device_hours']:.2f} core-hours on 2 cores (beside other work: losses do not depend on that, "
-            'hours do). The whole report: [report.html](report.html) (or [report.md](report.md)), the table: '
+            f"{fit['total_device_hours']:.2f} core-hours (whatever else ran on the machine counts in hours, not in losses; "
+            'hence the axes in FLOP). The whole report: [report.html](report.html) (or [report.md](report.md)), the table: '
             '[results.csv](results.csv), every number: [fit.json](fit.json).', '',
             '![loss against compute](loss_vs_compute.svg)', '',
             f"Law: L = E + A / F^alpha + B / D^beta with alpha = {law['parameters']['alpha']:.3f} {interval('alpha')}, "
@@ -208,20 +225,9 @@ plot "{target}" skip 1 using 1:2:1:3 with vectors nohead lc rgb "#bbbbbb" notitl
             f"predicted {prediction['loss']:.4f}, 90 % interval [{prediction['lo90']:.4f}, {prediction['hi90']:.4f}], "
             f"extrapolated by a factor {prediction['extrapolated_by']:.2f}. Measured: {cell['loss']:.4f}. "
             f"RMSLE {off:.4f}; it fell {'inside' if inside else '**outside**'} the interval.", '',
-            '## The published defect, priced', '',
-            f'The {len(records)} cells up to {self.a.defect_flops:.3g} FLOP again, at the learning rates found, by a loader that '
-            'starts at the head of its order after each preemption and is otherwise the same run. Preemptions: exponential '
-            f"times of work, {sum(r['preemptions'] for r in records)} in all; {len(hit)} cells had any.", '',
-            '![the defect](defect.svg)', '',
-            '| | nfscale | forgets its place |', '| --- | --- | --- |',
-            f"| residual spread round its own law (rms of ln loss) | {rms['ours']:.4f} | {rms['forgetful']:.4f} |",
-            f"| largest residual | {max(map(abs, spread['ours'])):.4f} | {max(map(abs, spread['forgetful'])):.4f} |",
-            f"| samples' uses missed, share | 0 | {sum(r['missed'] for r in hit) / max(1, sum(r['epochs'] * fit['images_per_epoch'] for r in hit)):.3f} of the preempted runs |",
-            f"| loss of the preempted cells, ratio to ours: median, worst | 1 | {math.exp(statistics.median(worse)):.4f}, {math.exp(max(worse)):.4f} |",
-            '', '| cell | preemptions | uses missed | loss | forgetful |', '| --- | --- | --- | --- | --- |']
-        lines += [f"| {r['model']} at {r['epochs']:g} epochs | {r['preemptions']} | {r['missed']} | {r['loss']:.4f} | "
-                  f"{r['forgetful_loss']:.4f} |" for r in records]
-        lines += ['', 'Rows with missed samples are refused by `nf-fit` (`--allow-missed`); the forgetful table was read with that off.']
+        ]
+        if records:
+            lines += self.defect_lines(fit, records, spread)
         (report / 'README.md').write_text('\n'.join(lines) + '\n')
         print(report / 'README.md')
 
@@ -232,8 +238,10 @@ plot "{target}" skip 1 using 1:2:1:3 with vectors nohead lc rgb "#bbbbbb" notitl
         shutil.copy(self.out / 'sweep' / 'results.csv', self.a.report)
         shutil.copy(self.out / 'before' / 'prediction.json', self.a.report)
         fit = self.fit(self.a.report / 'results.csv', self.a.report)
-        records, spread = self.price_defect(fit)
-        self.plot_defect(fit, records)
+        records, spread = [], {}
+        if self.a.defect_flops > 0:
+            records, spread = self.price_defect(fit)
+            self.plot_defect(fit, records)
         self.write_page(fit, prediction, records, spread)
 
 
@@ -245,7 +253,7 @@ def main():
     p.add_argument('--config', type=Path, default=ROOT / 'configs/sweeps/cifar_small.toml')
     p.add_argument('--set', action='append', default=[], help='KEY=VALUE for nf-sweep')
     p.add_argument('--build', type=Path, default=ROOT / 'build')
-    p.add_argument('--defect-flops', type=float, default=1.5e13, help='dearest cell that is trained again')
+    p.add_argument('--defect-flops', type=float, default=1.5e13, help='dearest cell that is trained again; 0: none')
     a = p.parse_args()
     if not a.data.exists():
         sys.exit(f'error: {a.data}: no such file\nhint: --data FOLDER_OR_TAR of images')
