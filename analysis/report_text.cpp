@@ -59,10 +59,11 @@ void what_was_run(const Study& study, std::vector<ReportBlock>& out) {
 void best_per_budget(const Study& study, std::vector<ReportBlock>& out) {
   out.push_back({Kind::kHeading, "Best model per budget", {}, {}});
   Rows rows;
-  double low = study.largest_compute;
+  double low = study.largest_compute, most = 0;  // most epochs of a run
   std::vector<const Cell*> models;
   for (const Cell& cell : study.cells) {
     low = std::min(low, cell.train_flops);
+    most = std::max(most, cell.epochs);
     if (models.empty() || models.back()->model != cell.model) models.push_back(&cell);
   }
   const double high = study.largest_compute * 10;
@@ -80,7 +81,8 @@ void best_per_budget(const Study& study, std::vector<ReportBlock>& out) {
                     n(std::exp2(study.trend.log2_rate(best->size, epochs)), 3),
                     with(loss(best), ci, 5),
                     factor > 1 ? fmt::format("extrapolated by a factor {}", n(factor, 3))
-                               : "inside the data"});
+                    : epochs > most * 1.01 ? fmt::format("more epochs than any run ({})", n(most))
+                                           : "inside the data"});
   }
   out.push_back({Kind::kTable,
                  "",

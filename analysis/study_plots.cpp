@@ -272,6 +272,51 @@ Plot isoflop_plot(const Study& study) {
   return plot;
 }
 
+// How a budget is best spent: the size of the net, or the passes over the data.
+Plot allocation_plot(const Study& study, bool epochs) {
+  Plot plot{epochs ? "best_epochs" : "best_size", "", "", {}, {}, {}, {}};
+  plot.title = epochs ? "Best epochs against compute" : "Best model size against compute";
+  plot.caption = fmt::format(
+      "The fitted law's best {} of each budget with its 95 % band; markers: the runs on the "
+      "frontier.",
+      epochs ? "number of epochs" : "size");
+  plot.x = {"Training compute (FLOP)", true, 0, 0, {}};
+  plot.y = {epochs ? "Epochs" : "Model size (training FLOP an image)", true, 0, 0, {}};
+  const auto best = [&](const ScalingLaw& law, double compute) {
+    const double size = law.best_size(compute);
+    return epochs ? compute / size / study.images_per_epoch : size;
+  };
+  double low = 1e300, high = 0;
+  for (const Run& run : study.frontier.runs) {
+    low = std::min(low, run.train_flops);
+    high = std::max(high, run.train_flops);
+  }
+  PlotSeries band{"95 % band", PlotStyle::kBand, kGrey, 0, {}};
+  PlotSeries line{"best by the law", PlotStyle::kDashed, kBlack, 0, {}};
+  for (const double x : log_grid(low, high * 3, 40)) {
+    const double y = best(study.law, x);
+    std::vector<double> samples;
+    for (const auto& law : study.law_bootstrap.laws) samples.push_back(best(law, x));
+    if (study.law_bootstrap.convergence.usable()) {
+      const Interval i = central_interval(std::move(samples), 0.95);
+      band.points.push_back({x, y, i.lo, i.hi});
+    }
+    line.points.push_back({x, y});
+  }
+  if (!band.points.empty()) plot.series.push_back(std::move(band));
+  plot.series.push_back(std::move(line));
+  int i = 0;
+  for (const auto& model : by_model(study)) {
+    PlotSeries s{model.name, PlotStyle::kPoints, i, i, {}};
+    for (const Run& run : study.frontier.runs)
+      if (run.model == model.name)
+        s.points.push_back({run.train_flops, epochs ? run.epochs : run.train_flops_per_image});
+    if (!s.points.empty()) plot.series.push_back(std::move(s));
+    ++i;
+  }
+  return plot;
+}
+
 Plot residual_plot(const Study& study) {
   Plot plot{"residuals", "Residuals of the law", "", {}, {}, {}, {}};
   plot.caption = "Measured over fitted loss, minus one, for every cell of the fit.";
@@ -330,9 +375,9 @@ Plot hidden_plot(const Study& study, std::vector<std::string>& missing) {
 
 std::vector<Plot> study_plots(const Study& study, std::vector<std::string>& missing) {
   std::vector<Plot> plots = {
-      transfer_plot(study, missing), compute_plot(study), rate_plot(study),
-      curve_plot(study, missing),    isoflop_plot(study), residual_plot(study),
-      hidden_plot(study, missing)};
+      transfer_plot(study, missing), compute_plot(study),  allocation_plot(study, true),
+      allocation_plot(study, false), rate_plot(study),     curve_plot(study, missing),
+      isoflop_plot(study),           residual_plot(study), hidden_plot(study, missing)};
   std::erase_if(plots, [](const Plot& plot) { return plot.series.empty(); });
   return plots;
 }

@@ -218,7 +218,7 @@ plot "{target}" skip 1 using 1:2:(0):($3-$2) with vectors nohead lc rgb "#bbbbbb
             f"Law: L = E + A / F^alpha + B / D^beta with alpha = {law['parameters']['alpha']:.3f} {interval('alpha')}, "
             f"beta = {law['parameters']['beta']:.3f} {interval('beta')}, E = {law['parameters']['E']:.3f} {interval('E')}; "
             f"best size grows with compute to the power {law['exponent_size']:.3f}, images with {law['exponent_images']:.3f}.",
-            '', '![best epochs and size](isoflop.svg)' if (report / 'isoflop.svg').exists() else '', '',
+            '', '![best epochs](best_epochs.svg)', '', '![best model size](best_size.svg)', '',
             '![best learning rate](learning_rate.svg)', '',
             '## The dearest cell, predicted before it was run', '',
             f"{prediction['model']} at {prediction['epochs']:g} epochs, from the {len(fit['cells']) - 1} cheaper cells: "

@@ -89,8 +89,8 @@ TEST_F(FitProgram, ReportOfTheShippedSweep) {
   EXPECT_EQ(fit.at("input").at("rows"), 147);
   EXPECT_EQ(fit.at("cells").size(), 36u);
   const std::string html = read_file(dir / "report/report.html");
-  for (const char* plot : {"loss_vs_compute", "learning_rate", "learning_curve", "isoflop",
-                           "residuals", "hidden_points"}) {
+  for (const char* plot : {"loss_vs_compute", "best_epochs", "best_size", "learning_rate",
+                           "learning_curve", "isoflop", "residuals", "hidden_points"}) {
     EXPECT_THAT(html, HasSubstr(std::string("<figure id=\"") + plot + "\">\n<svg"));
     for (const char* kind : {".svg", ".csv", ".gp"})
       EXPECT_GT(fs::file_size(dir / ("report/" + std::string(plot) + kind)), 100u) << plot << kind;
@@ -301,7 +301,7 @@ TEST_F(FitProgram, PredictsOneRun) {
   ASSERT_EQ(run("--input " + table("nfnet_like_sweep.csv") + " --output " + at("r")).code, 0);
   const std::string predict = "predict --fit " + at("r/fit.json") + " ";
   const Json p = json(predict + "--model nfnet_f3 --epochs 2 --json");
-  const Json fit = Json::parse(read_file(at("r/fit.json")));
+  const Json fit = Json::parse(read_file(dir / "r/fit.json"));
   double measured = 0;
   for (const auto& cell : fit.at("cells"))
     if (cell.at("model") == "nfnet_f3" && cell.at("epochs") == 2.0) measured = cell.at("loss");
