@@ -17,9 +17,9 @@ int start(int argc, char** argv) {
       "  nf-fit curve --input curve.csv --x images --y loss --form auto --predict 1e9,1e10");
   app.require_subcommand(0, 1);
   const nf::Subcommand report = add_report_command(app);
-  const std::vector<nf::Subcommand> commands = {
-      add_curve_command(app),   add_law_command(app),  add_isoflop_command(app),
-      add_compare_command(app), add_plan_command(app), add_predict_command(app)};
+  const std::vector<nf::Subcommand> commands = {add_curve_command(app),   add_law_command(app),
+                                                add_isoflop_command(app), add_compare_command(app),
+                                                add_plan_command(app),    add_predict_command(app)};
   if (const auto code = nf::parse_command_line(app, argc, argv)) return *code;
   if (const auto code = nf::run_chosen(commands)) return *code;
   return report.run();
