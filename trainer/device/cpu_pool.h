@@ -48,7 +48,8 @@ class CpuPool final : public c10::Allocator {
 };
 
 // Makes a pool the allocator of all CPU tensors of this process from now to its end, and has malloc
-// keep what is freed. False, and nothing is changed, where the process may not reserve so much address space (ulimit -v).
+// keep what is freed. False, and nothing is changed, where the process may not reserve so much
+// address space (ulimit -v).
 bool use_cpu_pool();
 
 }  // namespace nf::train
