@@ -157,27 +157,29 @@ class Study:
         target = self.a.report / 'defect.csv'
         target.write_text('train_flops,loss,forgetful_loss,preemptions,run\n' +
                           ''.join(','.join(map(str, row)) + '\n' for row in rows))
-        subprocess.run(['gnuplot'], text=True, check=True, input=f'''
+        if not shutil.which('gnuplot'):
+            return print('warning: no gnuplot: defect.svg is not drawn', file=sys.stderr)
+        subprocess.run(['gnuplot'], text=True, check=True, cwd=self.a.report, input='''
 set terminal svg size 860,520 font "Helvetica,14" background "white"
-set output "{self.a.report / 'defect.svg'}"
+set output "defect.svg"
 set datafile separator ","
 set logscale x
-set format x "10^{{%T}}"
+set format x "10^{%T}"
 set grid lc rgb "#dddddd"
 set xlabel "training compute, FLOP"
 set ylabel "held-out loss above that of the same run, %"
 set offsets graph 0.04, graph 0.04, graph 0.08, graph 0.05
 set key off
 set title "The published defect: a loader that forgets its place, and how often it was preempted"
-plot 0 lc rgb "#666666" dt 2, \\
-     "{target}" skip 1 using 1:(100*($3/$2-1)) with points pt 7 ps 0.9 lc rgb "#d55e00", \\
-     "" skip 1 using 1:($4>0 ? 100*($3/$2-1) : 1/0):4 with labels offset 1.4,0.6 textcolor rgb "#444444"
+plot 0 lc rgb "#666666" dt 2 notitle, \\
+     "defect.csv" skip 1 using 1:(100*($3/$2-1)) with points pt 7 ps 0.9 lc rgb "#d55e00" title "runs", \\
+     "" skip 1 using 1:($4>0 ? 100*($3/$2-1) : 1/0):4 with labels offset 1.4,0.6 textcolor rgb "#444444" title "preemptions"
 ''')
 
     def defect_lines(self, fit, records, spread):
         rms = {name: math.sqrt(statistics.fmean(r * r for r in rs)) for name, rs in spread.items()}
         hit = [r for r in records if r['preemptions']]
-        worse = [math.log(r['forgetful_loss'] / r['loss']) for r in hit]
+        worse = [math.log(r['forgetful_loss'] / r['loss']) for r in hit] or [0.0]
         return [
             '## The published defect, priced', '',
             f'The {len(records)} cells up to {self.a.defect_flops:.3g} FLOP again, at the learning rates found, by a loader that '
@@ -259,6 +261,10 @@ def main():
     a = p.parse_args()
     if not a.data.exists():
         sys.exit(f'error: {a.data}: no such file\nhint: --data FOLDER_OR_TAR of images')
+    if not a.config.exists():
+        sys.exit(f'error: {a.config}: no such file\nhint: --config SWEEP.toml, see configs/sweeps/')
+    if not (a.build / 'bin' / 'nf-sweep').exists() or not (a.build / 'bench' / 'forgetful_train').exists():
+        sys.exit(f'error: {a.build}: nf-sweep and forgetful_train are not built there\nhint: ./dev bench study builds them')
     Study(a).run()
 
 

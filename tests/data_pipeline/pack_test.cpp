@@ -5,14 +5,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <functional>
 #include <set>
 
 #include "core/atomic_file.h"
 #include "core/error.h"
 #include "core/hash.h"
-#include "data_pipeline/image_preparer.h"
 #include "data_pipeline/jpeg_layout.h"
 #include "data_pipeline/jpeg_transcode.h"
 #include "data_pipeline/pack_lock.h"
