@@ -4,8 +4,8 @@
 #include <bit>
 #include <cmath>
 
+#include "trainer/normalize.h"
 #include "trainer/optim/loss.h"
-#include "trainer/step.h"
 
 namespace nf::train {
 namespace {

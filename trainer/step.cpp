@@ -10,6 +10,7 @@
 #include "core/timeline.h"
 #include "trainer/agreement.h"
 #include "trainer/comm/control.h"
+#include "trainer/normalize.h"
 #include "trainer/optim/loss.h"
 
 namespace nf::train {
@@ -189,20 +190,6 @@ void unite(Trainer& t, const Control& control, const std::vector<LeafSums>& leav
 }
 
 }  // namespace
-
-at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
-  static const std::vector<float> kMean = {0.485f, 0.456f, 0.406f}, kStd = {0.229f, 0.224f, 0.225f};
-  const int64_t s = batch.image_size;
-  at::Tensor x =
-      at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
-  const auto constant = [&](const std::vector<float>& v, float scale) {
-    return at::tensor(v, at::kFloat).mul_(scale).view({1, 3, 1, 1}).to(device);
-  };
-  x = x.to(device)
-          .permute({0, 3, 1, 2})
-          .to(at::kFloat);  // strides stay NHWC: what the network wants on a CPU
-  return x.sub_(constant(kMean, 255.0f)).div_(constant(kStd, 255.0f));
-}
 
 StepResult train_step(Trainer& t, const StepHooks& hooks) {
   StepResult r;

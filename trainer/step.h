@@ -50,8 +50,4 @@ struct StepHooks {
 // throws AgreedError(kNotFinite), or with train.on_non_finite = "skip" goes on to the next batch.
 StepResult train_step(Trainer& trainer, const StepHooks& hooks);
 
-// [count, size, size, 3] uint8 of a micro-batch -> [count, 3, size, size] float32 on the device,
-// normalized with ImageNet's mean and standard deviation (spec section 11).
-at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device);
-
 }  // namespace nf::train

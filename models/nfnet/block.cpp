@@ -3,21 +3,9 @@
 
 #include "core/check.h"
 #include "models/nfnet/layers.h"
+#include "models/nfnet/squeeze_excite.h"
 
 namespace nf::model {
-namespace {
-
-// sigmoid(FC2(relu(FC1(mean over H, W)))): [B, C, 1, 1].
-at::Tensor squeeze_excite(const at::Tensor& x, const BlockParameters& p) {
-  const auto type = x.scalar_type();
-  const auto fc = [type](const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias) {
-    return at::linear(in, weight.to(type).flatten(1), bias.to(type));
-  };
-  const at::Tensor hidden = fc(x.mean({2, 3}), p.fc1_weight, p.fc1_bias).relu_();
-  return fc(hidden, p.fc2_weight, p.fc2_bias).sigmoid_().unsqueeze(-1).unsqueeze(-1);
-}
-
-}  // namespace
 
 BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors) {
   NF_CHECK(tensors.size() == block_tensors(block), block.name);
@@ -64,11 +52,9 @@ at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const Bloc
   o = ws_conv(gelu(o, flavour), p.conv2, block.stride, block.groups, kGammaGelu, flavour);
   o = ws_conv(gelu(o, flavour), p.conv2b, 1, block.groups, kGammaGelu, flavour);
   o = ws_conv(gelu(o, flavour), p.conv3, 1, 1, kGammaGelu, flavour);
-  // alpha * skip_gain * 2 * sigmoid(...) and the mask are one factor per image and channel: one
-  // pass over o.
-  at::Tensor factor = squeeze_excite(o, p) * (p.skip_gain * (2.0 * spec.alpha)).to(x.scalar_type());
-  if (keep.defined()) factor = factor * keep;
-  return at::addcmul(shortcut, o, factor);
+  return excited_sum(
+      shortcut, o,
+      {p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias, p.skip_gain, 2.0 * spec.alpha}, keep);
 }
 
 }  // namespace nf::model

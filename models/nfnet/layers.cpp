@@ -5,6 +5,7 @@
 
 #include "core/check.h"
 #include "core/rng.h"
+#include "models/nfnet/gelu.h"
 
 namespace nf::model {
 namespace {
@@ -23,7 +24,8 @@ Padding same_padding(int64_t size, int64_t kernel, int64_t stride) {
 }  // namespace
 
 at::Tensor gelu(const at::Tensor& x, Flavour flavour) {
-  return at::gelu(x, flavour == Flavour::kDm ? "tanh" : "none");
+  if (flavour == Flavour::kTimm) return at::gelu(x, "none");
+  return x.is_cpu() ? gelu_tanh(x) : at::gelu(x, "tanh");
 }
 
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

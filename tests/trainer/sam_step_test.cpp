@@ -10,6 +10,7 @@
 
 #include "tests/support/thread_runs.h"
 #include "tests/support/tiny_net.h"
+#include "trainer/normalize.h"
 #include "trainer/step.h"
 
 namespace nf {

@@ -1,0 +1,182 @@
+// See squeeze_excite.h. With m = mean(o), h = relu(W1 m + b1), s = sigmoid(W2 h + b2) and f = scale
+// gain keep s, the gradient g of the result gives
+//   d shortcut = g,   df[b,c] = sum over H, W of g o,   do = g f + dm / (H W),
+// and dm by the chain rule through the two small matrices.
+#include "models/nfnet/squeeze_excite.h"
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "core/vector_loop.h"
+#include "models/nfnet/elements.h"
+
+namespace nf::model {
+namespace {
+
+constexpr int64_t kBlockRows = 32;  // summed in the arithmetic type, blocks of them in double
+
+// sums[c] = factor * sum over rows of term(row * columns + c), in one fixed order.
+template <class A, class Term>
+void sum_rows(int64_t rows, int64_t columns, double factor, A* out, const Term& term) {
+  std::vector<A> part(static_cast<size_t>(columns));
+  std::vector<double> total(static_cast<size_t>(columns));
+  A* const partial = part.data();
+  double* const sums = total.data();
+  for (int64_t begin = 0; begin < rows; begin += kBlockRows) {
+    const int64_t end = std::min(rows, begin + kBlockRows);
+    vector_loop([=, &term]() NF_INLINE {
+      for (int64_t c = 0; c < columns; ++c) partial[c] = term(begin * columns + c);
+      for (int64_t r = begin + 1; r < end; ++r)
+        for (int64_t c = 0; c < columns; ++c) partial[c] += term(r * columns + c);
+      for (int64_t c = 0; c < columns; ++c) sums[c] += static_cast<double>(partial[c]);
+    });
+  }
+  for (int64_t c = 0; c < columns; ++c) out[c] = static_cast<A>(factor * sums[c]);
+}
+
+// Shapes of a call: images, channels, pixels of an image.
+struct Sizes {
+  explicit Sizes(const at::Tensor& o) : b(o.size(0)), c(o.size(1)), p(o.size(2) * o.size(3)) {}
+  int64_t b, c, p;
+};
+
+at::Tensor nhwc(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
+
+template <class T>
+T* data_of(const at::Tensor& x) {
+  return static_cast<T*>(x.data_ptr());
+}
+
+// factor * sum over H, W of o, or of o g: [B, C] in the arithmetic type.
+at::Tensor pixel_sums(const at::Tensor& o, const at::Tensor& g, double factor) {
+  const Sizes n(o);
+  at::Tensor out = at::empty({n.b, n.c}, o.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  with_element_type(o, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    using A = typename Arithmetic<T>::Type;
+    at::parallel_for(0, n.b, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const T* const x = data_of<T>(o) + b * n.p * n.c;
+        A* const to = data_of<A>(out) + b * n.c;
+        if (g.defined()) {
+          const T* const y = data_of<T>(g) + b * n.p * n.c;
+          sum_rows(n.p, n.c, factor, to,
+                   [=](int64_t i) NF_INLINE { return load(x[i]) * load(y[i]); });
+        } else {
+          sum_rows(n.p, n.c, factor, to, [=](int64_t i) NF_INLINE { return load(x[i]); });
+        }
+      }
+    });
+  });
+  return out;
+}
+
+// x * factor[b,c] + added, where added is a tensor like x or one value per image and channel.
+at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::Tensor& added) {
+  const Sizes n(x);
+  const bool per_pixel = added.dim() == 4;
+  at::Tensor out = at::empty_like(x);
+  with_element_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    using A = typename Arithmetic<T>::Type;
+    at::parallel_for(0, n.b, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t rows = n.p, columns = n.c, first = b * rows * columns;
+        const T* const in = data_of<T>(x) + first;
+        const A* const f = data_of<A>(factor) + b * columns;
+        T* const to = data_of<T>(out) + first;
+        if (per_pixel) {
+          const T* const more = data_of<T>(added) + first;
+          vector_loop([=]() NF_INLINE {
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t c = 0, i = r * columns; c < columns; ++c, ++i)
+                store(to[i], load(more[i]) + load(in[i]) * f[c]);
+          });
+        } else {
+          const A* const more = data_of<A>(added) + b * columns;
+          vector_loop([=]() NF_INLINE {
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t c = 0, i = r * columns; c < columns; ++c, ++i)
+                store(to[i], load(in[i]) * f[c] + more[c]);
+          });
+        }
+      }
+    });
+  });
+  return out;
+}
+
+class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& shortcut,
+                            const at::Tensor& in, const at::Tensor& w1, const at::Tensor& b1,
+                            const at::Tensor& w2, const at::Tensor& b2, const at::Tensor& gain,
+                            const at::Tensor& keep, double scale) {
+    const at::Tensor o = nhwc(in);
+    const at::Tensor mean = pixel_sums(o, {}, 1.0 / static_cast<double>(Sizes(o).p));
+    const at::Tensor hidden = at::linear(mean, w1.flatten(1), b1).relu_();
+    const at::Tensor gate = at::linear(hidden, w2.flatten(1), b2).sigmoid_();
+    at::Tensor branch = (gain * scale).to(gate);  // [1], or [B, 1] with dropped branches
+    if (keep.defined()) branch = branch * keep.flatten(1).to(gate);
+    const at::Tensor factor = (gate * branch).contiguous();
+    ctx->save_for_backward({o, w1, w2, gain, mean, hidden, gate, branch, factor, keep});
+    ctx->saved_data["scale"] = scale;
+    return scaled_sum(o, factor, nhwc(shortcut));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const torch::autograd::variable_list saved = ctx->get_saved_variables();
+    const at::Tensor &o = saved[0], &w1 = saved[1], &w2 = saved[2], &gain = saved[3],
+                     &mean = saved[4], &hidden = saved[5], &gate = saved[6], &branch = saved[7],
+                     &factor = saved[8], &keep = saved[9];
+    const at::Tensor g = nhwc(grads[0]);
+    const at::Tensor d_factor = pixel_sums(o, g, 1.0);
+    at::Tensor of_gain = d_factor * gate;
+    if (keep.defined()) of_gain = of_gain * keep.flatten(1).to(gate);
+    const at::Tensor d_gain =
+        (of_gain.sum() * ctx->saved_data["scale"].toDouble()).reshape_as(gain).to(gain);
+    const at::Tensor d_gate = d_factor * branch * gate * (1 - gate);
+    const at::Tensor d_hidden = d_gate.mm(w2.flatten(1)) * hidden.gt(0);
+    const at::Tensor d_mean =
+        d_hidden.mm(w1.flatten(1)).div_(static_cast<double>(Sizes(o).p)).contiguous();
+    return {g,
+            scaled_sum(g, factor, d_mean),
+            d_hidden.t().mm(mean).view_as(w1),
+            d_hidden.sum(0),
+            d_gate.t().mm(hidden).view_as(w2),
+            d_gate.sum(0),
+            d_gain,
+            at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+}  // namespace
+
+at::Tensor excited_sum_composed(const at::Tensor& shortcut, const at::Tensor& o,
+                                const SqueezeExcite& p, const at::Tensor& keep) {
+  const auto type = o.scalar_type();
+  const auto fc = [type](const at::Tensor& in, const at::Tensor& weight, const at::Tensor& bias) {
+    return at::linear(in, weight.to(type).flatten(1), bias.to(type));
+  };
+  const at::Tensor hidden = fc(o.mean({2, 3}), p.fc1_weight, p.fc1_bias).relu_();
+  const at::Tensor gate = fc(hidden, p.fc2_weight, p.fc2_bias).sigmoid_();
+  at::Tensor factor = gate.unsqueeze(-1).unsqueeze(-1) * (p.skip_gain * p.scale).to(type);
+  if (keep.defined()) factor = factor * keep;
+  return at::addcmul(shortcut, o, factor);
+}
+
+at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const SqueezeExcite& p,
+                       const at::Tensor& keep) {
+  NF_CHECK(shortcut.sizes() == o.sizes() && shortcut.scalar_type() == o.scalar_type());
+  if (!o.is_cpu()) return excited_sum_composed(shortcut, o, p, keep);
+  return ExcitedSum::apply(shortcut, o, p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias,
+                           p.skip_gain, keep, p.scale);
+}
+
+}  // namespace nf::model

@@ -1,0 +1,166 @@
+// The CPU's hand-written operations against the compositions they replace: values and gradients,
+// every type, odd sizes, any layout of the inputs, any number of threads.
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <functional>
+
+#include "models/nfnet/gelu.h"
+#include "models/nfnet/squeeze_excite.h"
+#include "tests/support/tiny_net.h"
+
+namespace nf::test {
+namespace {
+
+at::Tensor numbers(const std::string& name, const std::vector<int64_t>& shape,
+                   at::ScalarType type = at::kDouble, double magnitude = 1) {
+  const uint64_t seed = fnv1a64(name);
+  std::vector<double> values(static_cast<size_t>(element_count(shape)));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = magnitude * v_seeded(seed, i);
+  return tensor_of(values, shape, at::kDouble).to(type);
+}
+
+double worst(const at::Tensor& a, const at::Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
+}
+
+// The result and the gradients of all inputs, for a given gradient of the result.
+using Operation = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+std::vector<at::Tensor> run(const Operation& operation, std::vector<at::Tensor> inputs,
+                            const at::Tensor& upstream) {
+  for (at::Tensor& x : inputs) x = x.detach().clone().set_requires_grad(true);
+  const at::Tensor y = operation(inputs);
+  torch::autograd::backward({y}, {upstream});
+  std::vector<at::Tensor> out = {y.detach()};
+  for (const at::Tensor& x : inputs) out.push_back(x.grad());
+  return out;
+}
+
+const Operation kGelu = [](const auto& in) { return model::gelu_tanh(in[0]); };
+const Operation kGeluOfTorch = [](const auto& in) { return at::gelu(in[0], "tanh"); };
+
+TEST(Gelu, EqualsTorchs) {
+  for (const int64_t n : {1, 7, 16, 33, 70001}) {
+    const at::Tensor x = numbers("x", {n}, at::kDouble, 6), up = numbers("up", {n});
+    const auto exact = run(kGeluOfTorch, {x}, up);
+    const auto twice = run(kGelu, {x}, up);
+    EXPECT_LT(worst(twice[0], exact[0]), 1e-13);
+    EXPECT_LT(worst(twice[1], exact[1]), 1e-12);
+    const auto single = run(kGelu, {x.to(at::kFloat)}, up.to(at::kFloat));
+    const auto rounded = run(kGeluOfTorch, {x.to(at::kFloat).to(at::kDouble)}, up);
+    EXPECT_LT(worst(single[0], rounded[0]), 3e-7 * 7);
+    EXPECT_LT(worst(single[1], rounded[1]), 1e-6);
+    const auto half = run(kGelu, {x.to(at::kBFloat16)}, up.to(at::kBFloat16));
+    EXPECT_EQ(half[0].scalar_type(), at::kBFloat16);
+    EXPECT_LT(worst(half[0], exact[0]), 6 * 0x1p-7);
+    EXPECT_LT(worst(half[1], exact[1]), 3 * 0x1p-7);
+  }
+}
+
+TEST(Gelu, FarFromZeroAndNotFinite) {
+  const double inf = std::numeric_limits<double>::infinity();
+  for (const auto type : {at::kFloat, at::kDouble, at::kBFloat16}) {
+    const at::Tensor x = tensor_of({-1e4, -30, 30, 1e4, inf, std::nan("")}, {6}, at::kDouble);
+    const at::Tensor y = model::gelu_tanh(x.to(type)).to(at::kDouble);
+    EXPECT_NEAR(y[0].item<double>(), 0, 1e-30);
+    EXPECT_NEAR(y[1].item<double>(), 0, 1e-30);
+    EXPECT_EQ(y[2].item<double>(), 30);
+    EXPECT_GT(y[3].item<double>(), 9900);
+    EXPECT_EQ(y[4].item<double>(), inf);
+    EXPECT_TRUE(std::isnan(y[5].item<double>())) << "a fault must not be hidden";
+  }
+}
+
+TEST(Gelu, KeepsTheLayout) {
+  const at::Tensor nchw = numbers("x", {2, 6, 5, 3}), up = numbers("up", {2, 6, 5, 3});
+  const at::Tensor nhwc = nchw.contiguous(at::MemoryFormat::ChannelsLast);
+  const auto a = run(kGelu, {nchw}, up), b = run(kGelu, {nhwc}, up);  // up in the other layout
+  EXPECT_TRUE(b[0].is_contiguous(at::MemoryFormat::ChannelsLast));
+  EXPECT_TRUE(at::equal(a[0], b[0]));
+  EXPECT_TRUE(at::equal(a[1], b[1]));
+  const at::Tensor cut = nchw.narrow(1, 1, 3);  // not dense
+  EXPECT_TRUE(at::equal(model::gelu_tanh(cut), a[0].narrow(1, 1, 3)));
+}
+
+struct SumCase {
+  const char* what;
+  int64_t b, c, h, w, hidden;
+  bool keep, nhwc;
+};
+const std::vector<SumCase> kSumCases = {
+    {"one pixel", 3, 5, 1, 1, 2, false, true},        {"odd sizes", 2, 7, 3, 5, 3, false, true},
+    {"dropped branches", 4, 16, 6, 6, 4, true, true}, {"other layout", 2, 24, 9, 8, 8, true, false},
+    {"many rows", 1, 17, 24, 31, 5, false, true},
+};
+
+std::vector<at::Tensor> sum_inputs(const SumCase& c, at::ScalarType type) {
+  const auto big = [&](const char* name) {
+    const at::Tensor x = numbers(name, {c.b, c.c, c.h, c.w}, type);
+    return c.nhwc ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
+  };
+  const auto wide = type == at::kDouble ? at::kDouble : at::kFloat;
+  return {big("shortcut"),
+          big("o"),
+          numbers("w1", {c.hidden, c.c, 1, 1}, wide),
+          numbers("b1", {c.hidden}, wide),
+          numbers("w2", {c.c, c.hidden, 1, 1}, wide),
+          numbers("b2", {c.c}, wide),
+          numbers("gain", {1}, wide) + 0.7};
+}
+
+Operation sum_operation(const SumCase& c, bool fused) {
+  return [c, fused](const std::vector<at::Tensor>& in) {
+    const model::SqueezeExcite p = {in[2], in[3], in[4], in[5], in[6], 0.4};
+    at::Tensor keep;
+    if (c.keep) {
+      keep = at::ones({c.b, 1, 1, 1}, in[1].options().requires_grad(false));
+      keep[1].zero_();
+    }
+    return fused ? model::excited_sum(in[0], in[1], p, keep)
+                 : model::excited_sum_composed(in[0], in[1], p, keep);
+  };
+}
+
+TEST(ExcitedSum, EqualsItsComposition) {
+  for (const auto& c : kSumCases)
+    for (const auto& [type, tolerance] :
+         {std::pair(at::kDouble, 1e-11), {at::kFloat, 2e-4}, {at::kBFloat16, 0.0}}) {
+      SCOPED_TRACE(std::string(c.what) + " " + at::toString(type));
+      const at::Tensor up = numbers("up", {c.b, c.c, c.h, c.w}, type);
+      const auto fused = run(sum_operation(c, true), sum_inputs(c, type), up);
+      // bfloat16: against float32 of the same numbers, which the composition in bfloat16 is
+      // further from.
+      std::vector<at::Tensor> inputs = sum_inputs(c, type);
+      at::Tensor upstream = up;
+      if (type == at::kBFloat16) {
+        for (at::Tensor& x : inputs) x = x.to(at::kFloat);
+        upstream = up.to(at::kFloat);
+      }
+      const auto composed = run(sum_operation(c, false), inputs, upstream);
+      for (size_t i = 0; i < fused.size(); ++i) {
+        const double size = composed[i].abs().max().item<double>();
+        const double allowed = type == at::kBFloat16 ? size * 0x1p-7 : (1 + size) * tolerance;
+        EXPECT_LE(worst(fused[i], composed[i]), allowed) << "tensor " << i;
+      }
+    }
+}
+
+TEST(ExcitedSum, SameBitsForAnyNumberOfThreads) {
+  const SumCase c = {"", 7, 33, 13, 11, 9, true, true};
+  const at::Tensor up = numbers("up", {c.b, c.c, c.h, c.w}, at::kFloat);
+  const int before = at::get_num_threads();
+  std::vector<std::vector<at::Tensor>> results;
+  for (const int threads : {1, 2, 3}) {
+    at::set_num_threads(threads);
+    results.push_back(run(sum_operation(c, true), sum_inputs(c, at::kFloat), up));
+  }
+  at::set_num_threads(before);
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    EXPECT_TRUE(at::equal(results[0][i], results[1][i])) << i;
+    EXPECT_TRUE(at::equal(results[0][i], results[2][i])) << i;
+  }
+}
+
+}  // namespace
+}  // namespace nf::test

@@ -1,0 +1,49 @@
+// See normalize.h. A byte has 256 values, so what becomes of each in each channel is a table.
+#include "trainer/normalize.h"
+
+#include <ATen/Parallel.h>
+
+#include <array>
+
+namespace nf::train {
+namespace {
+
+constexpr std::array<float, 3> kMean = {0.485f, 0.456f, 0.406f}, kStd = {0.229f, 0.224f, 0.225f};
+using Table = std::array<std::array<float, 256>, 3>;
+
+Table make_table() {
+  Table table;
+  for (size_t c = 0; c < 3; ++c)
+    for (size_t v = 0; v < 256; ++v)
+      table[c][v] = (static_cast<float>(v) - kMean[c] * 255.0f) / (kStd[c] * 255.0f);
+  return table;
+}
+
+at::Tensor on_cpu(const uint8_t* pixels, int64_t count, int64_t size) {
+  static const Table table = make_table();
+  at::Tensor out = at::empty({count, 3, size, size}, at::TensorOptions(at::kFloat),
+                             at::MemoryFormat::ChannelsLast);
+  float* const to = out.mutable_data_ptr<float>();
+  at::parallel_for(0, count * size * size, 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (size_t c = 0; c < 3; ++c)
+        to[3 * i + static_cast<int64_t>(c)] = table[c][pixels[3 * i + static_cast<int64_t>(c)]];
+  });
+  return out;
+}
+
+}  // namespace
+
+at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
+  const int64_t s = batch.image_size;
+  if (device.is_cpu()) return on_cpu(batch.pixels.data(), batch.count, s);
+  at::Tensor x =
+      at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
+  const auto constant = [&](const std::array<float, 3>& v) {
+    return at::tensor({v[0], v[1], v[2]}, at::kFloat).mul_(255.0f).view({1, 3, 1, 1}).to(device);
+  };
+  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC
+  return x.sub_(constant(kMean)).div_(constant(kStd));
+}
+
+}  // namespace nf::train
