@@ -82,14 +82,14 @@ FlatLayout layout_of(const model::Nfnet& net) {
   return FlatLayout(shapes);
 }
 
-// Rebinds the network's parameters to views of the arena and lists them with their gradients.
+// Rebinds the network's parameters to views of the arena and lists them.
 std::vector<Param> bind_params(const RunConfig& c, model::Nfnet& net, const FlatLayout& layout,
-                               const at::Tensor& weights, const at::Tensor& gradients) {
+                               const at::Tensor& weights) {
   std::vector<Param> params;
   for (size_t i = 0; i < net.parameters().size(); ++i) {
     net.rebind(i, layout.view(weights, i));
     const auto& p = net.parameters()[i];
-    params.push_back({p.name, p.tensor, layout.view(gradients, i), p.role, 1.0, false});
+    params.push_back({.name = p.name, .value = p.tensor, .role = p.role});
   }
   apply_layer_rules(c.optimizer, net.spec(), params);
   return params;
@@ -116,8 +116,7 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
           device),
       layout(layout_of(net)),
       weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      sgd((params = bind_params(c, net, layout, weights, gradients)), sgd_options(c)),
+      sgd((params = bind_params(c, net, layout, weights)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
