@@ -72,8 +72,7 @@ Backward::Backward(const std::vector<Param>& params, const FlatLayout& layout)
     s.values.push_back(params[i].value);
     if (params[i].frozen) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(
-        params[i].value,
-        std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->take(i); }));
+        params[i].value, std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->take(i); }));
   }
 }
 

@@ -1,38 +1,15 @@
-// What hand-written loops over tensors share: the types they see and how bfloat16 is loaded and
-// stored (as its 16 bits, so that compilers vectorize the conversion).
+// What hand-written loops over tensors share: the types they see. bfloat16 is loaded and stored as
+// its 16 bits (core/host_device.h).
 #pragma once
 
 #include <ATen/ATen.h>
 
-#include <bit>
 #include <cstdint>
 
 #include "core/check.h"
+#include "core/host_device.h"
 
 namespace nf::model {
-
-// The type that arithmetic on T is done in.
-template <class T>
-struct Arithmetic {
-  using Type = T;
-};
-template <>
-struct Arithmetic<uint16_t> {
-  using Type = float;
-};
-
-[[gnu::always_inline]] inline float load(float x) { return x; }
-[[gnu::always_inline]] inline double load(double x) { return x; }
-[[gnu::always_inline]] inline float load(uint16_t bits) {
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
-[[gnu::always_inline]] inline void store(float& to, float x) { to = x; }
-[[gnu::always_inline]] inline void store(double& to, double x) { to = x; }
-[[gnu::always_inline]] inline void store(uint16_t& to, float x) {  // to nearest, ties to even
-  const auto bits = std::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to = static_cast<uint16_t>(x == x ? rounded : 0x7fc0);
-}
 
 // Calls body with a null pointer of the type that loops see for the tensor's elements: float,
 // double, or uint16_t for bfloat16.

@@ -4,6 +4,7 @@
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <bit>
@@ -13,6 +14,7 @@
 
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
+#include "models/nfnet/operators.h"
 
 namespace nf::model {
 namespace {
@@ -74,43 +76,75 @@ void backward_loop(const T* __restrict x, const T* __restrict g, T* __restrict d
   });
 }
 
+at::Tensor gelu_cpu(const at::Tensor& x) {
+  at::Tensor y = at::empty_like(x);
+  with_element_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* from = static_cast<const T*>(x.const_data_ptr());
+    T* to = static_cast<T*>(y.mutable_data_ptr());
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      forward_loop(from + begin, to + begin, end - begin);
+    });
+  });
+  return y;
+}
+
+at::Tensor gelu_backward_cpu(const at::Tensor& grad, const at::Tensor& x) {
+  at::Tensor dx = at::empty_like(x);
+  with_element_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* in = static_cast<const T*>(x.const_data_ptr());
+    const T* upstream = static_cast<const T*>(grad.const_data_ptr());
+    T* out = static_cast<T*>(dx.mutable_data_ptr());
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      backward_loop(in + begin, upstream + begin, out + begin, end - begin);
+    });
+  });
+  return dx;
+}
+
+const auto& forward_operator() {
+  static const auto op = find_operator<at::Tensor(const at::Tensor&)>("nfscale::gelu_tanh");
+  return op;
+}
+const auto& backward_operator() {
+  static const auto op = find_operator<at::Tensor(const at::Tensor&, const at::Tensor&)>(
+      "nfscale::gelu_tanh_backward");
+  return op;
+}
+
 class Gelu : public torch::autograd::Function<Gelu> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& in) {
     const at::Tensor x = in.is_non_overlapping_and_dense() ? in : in.contiguous();
     ctx->save_for_backward({x});
-    at::Tensor y = at::empty_like(x);
-    with_element_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const T* from = static_cast<const T*>(x.const_data_ptr());
-      T* to = static_cast<T*>(y.mutable_data_ptr());
-      at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        forward_loop(from + begin, to + begin, end - begin);
-      });
-    });
-    return y;
+    return forward_operator().call(x);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor x = ctx->get_saved_variables()[0];
-    at::Tensor g = grads[0], dx = at::empty_like(x);
+    at::Tensor g = grads[0];
     if (g.strides() != x.strides()) g = at::empty_like(x).copy_(g);
-    with_element_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const T* in = static_cast<const T*>(x.const_data_ptr());
-      const T* upstream = static_cast<const T*>(g.const_data_ptr());
-      T* out = static_cast<T*>(dx.mutable_data_ptr());
-      at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-        backward_loop(in + begin, upstream + begin, out + begin, end - begin);
-      });
-    });
-    return {dx};
+    return {backward_operator().call(g, x)};
   }
 };
 
 }  // namespace
 
-at::Tensor gelu_tanh(const at::Tensor& x) { return Gelu::apply(x); }
+// Both take tensors of one type whose elements lie in the same places without gaps.
+TORCH_LIBRARY_FRAGMENT(nfscale, library) {
+  library.def("gelu_tanh(Tensor x) -> Tensor");
+  library.def("gelu_tanh_backward(Tensor grad, Tensor x) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
+  library.impl("gelu_tanh", gelu_cpu);
+  library.impl("gelu_tanh_backward", gelu_backward_cpu);
+}
+
+at::Tensor gelu_tanh(const at::Tensor& x) {
+  return has_kernel(forward_operator(), x) ? Gelu::apply(x) : at::gelu(x, "tanh");
+}
 
 }  // namespace nf::model

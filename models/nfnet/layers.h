@@ -18,10 +18,12 @@ namespace nf::model {
 constexpr double kGammaGelu = 1.7015043497085571;
 
 // Scaled weight standardization (section 3), times `scale`. weight [O, ...], gain [O,1,1,1]; biased
-// statistics over the fan-in of each output. On the CPU one pass forward and one backward with
-// hand-written gradients, the same bits for any number of threads; elsewhere the composition below.
+// statistics over the fan-in of each output. The result is of the given type (bfloat16 beside
+// float32: rounded once), else of the weight's. On the CPU, and on a GPU once the plug-in is
+// loaded, one pass forward and one backward with hand-written gradients, the same bits for any
+// number of threads; elsewhere the composition below.
 at::Tensor standardize(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
-                       double scale = 1.0);
+                       double scale = 1.0, at::ScalarType type = at::ScalarType::Undefined);
 // The same as a composition of differentiable operations: other devices, and the reference in
 // tests.
 at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,

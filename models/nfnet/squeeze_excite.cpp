@@ -6,6 +6,7 @@
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <optional>
@@ -14,6 +15,7 @@
 
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
+#include "models/nfnet/operators.h"
 
 namespace nf::model {
 namespace {
@@ -52,8 +54,7 @@ T* data_of(const at::Tensor& x) {
   return static_cast<T*>(x.data_ptr());
 }
 
-// factor * sum over H, W of o, or of o g: [B, C] in the arithmetic type.
-at::Tensor pixel_sums(const at::Tensor& o, const at::Tensor& g, double factor) {
+at::Tensor pixel_sums_cpu(const at::Tensor& o, const std::optional<at::Tensor>& g, double factor) {
   const Sizes n(o);
   at::Tensor out = at::empty({n.b, n.c}, o.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   with_element_type(o, [&](auto* type) {
@@ -63,8 +64,8 @@ at::Tensor pixel_sums(const at::Tensor& o, const at::Tensor& g, double factor) {
       for (int64_t b = begin; b < end; ++b) {
         const T* const x = data_of<T>(o) + b * n.p * n.c;
         A* const to = data_of<A>(out) + b * n.c;
-        if (g.defined()) {
-          const T* const y = data_of<T>(g) + b * n.p * n.c;
+        if (g) {
+          const T* const y = data_of<T>(*g) + b * n.p * n.c;
           sum_rows(n.p, n.c, factor, to,
                    [=](int64_t i) NF_INLINE { return load(x[i]) * load(y[i]); });
         } else {
@@ -76,8 +77,7 @@ at::Tensor pixel_sums(const at::Tensor& o, const at::Tensor& g, double factor) {
   return out;
 }
 
-// x * factor[b,c] + added, where added is a tensor like x or one value per image and channel.
-at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::Tensor& added) {
+at::Tensor scaled_sum_cpu(const at::Tensor& x, const at::Tensor& factor, const at::Tensor& added) {
   const Sizes n(x);
   const bool per_pixel = added.dim() == 4;
   at::Tensor out = at::empty_like(x);
@@ -111,6 +111,23 @@ at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::T
   return out;
 }
 
+using PixelSums = at::Tensor(const at::Tensor&, const std::optional<at::Tensor>&, double);
+const auto& pixel_sums_operator() {
+  static const auto op = find_operator<PixelSums>("nfscale::pixel_sums");
+  return op;
+}
+// factor * sum over H, W of o, or of o g: [B, C] in the arithmetic type.
+at::Tensor pixel_sums(const at::Tensor& o, const std::optional<at::Tensor>& g, double factor) {
+  return pixel_sums_operator().call(o, g, factor);
+}
+
+// x * factor[b,c] + added, where added is a tensor like x or one value per image and channel.
+at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::Tensor& added) {
+  using ScaledSum = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&);
+  static const auto op = find_operator<ScaledSum>("nfscale::scaled_sum");
+  return op.call(x, factor, added);
+}
+
 class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& shortcut,
@@ -118,7 +135,7 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
                             const at::Tensor& w2, const at::Tensor& b2, const at::Tensor& gain,
                             const std::optional<at::Tensor>& kept, double scale) {
     const at::Tensor o = nhwc(in), keep = kept.value_or(at::Tensor());
-    const at::Tensor mean = pixel_sums(o, {}, 1.0 / static_cast<double>(Sizes(o).p));
+    const at::Tensor mean = pixel_sums(o, std::nullopt, 1.0 / static_cast<double>(Sizes(o).p));
     const at::Tensor hidden = at::linear(mean, w1.flatten(1), b1).relu_();
     const at::Tensor gate = at::linear(hidden, w2.flatten(1), b2).sigmoid_();
     at::Tensor branch = (gain * scale).to(gate);  // [1], or [B, 1] with dropped branches
@@ -131,6 +148,7 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const torch::autograd::variable_list saved = ctx->get_saved_variables();
     const at::Tensor &o = saved[0], &w1 = saved[1], &w2 = saved[2], &gain = saved[3],
                      &mean = saved[4], &hidden = saved[5], &gate = saved[6], &branch = saved[7],
@@ -159,6 +177,16 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
 
 }  // namespace
 
+// Of NHWC tensors of one type; factors and sums are [B, C] in the arithmetic type.
+TORCH_LIBRARY_FRAGMENT(nfscale, library) {
+  library.def("pixel_sums(Tensor o, Tensor? other, float factor) -> Tensor");
+  library.def("scaled_sum(Tensor x, Tensor factor, Tensor added) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
+  library.impl("pixel_sums", pixel_sums_cpu);
+  library.impl("scaled_sum", scaled_sum_cpu);
+}
+
 at::Tensor excited_sum_composed(const at::Tensor& shortcut, const at::Tensor& o,
                                 const SqueezeExcite& p, const at::Tensor& keep) {
   const auto type = o.scalar_type();
@@ -175,9 +203,13 @@ at::Tensor excited_sum_composed(const at::Tensor& shortcut, const at::Tensor& o,
 at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const SqueezeExcite& p,
                        const at::Tensor& keep) {
   NF_CHECK(shortcut.sizes() == o.sizes() && shortcut.scalar_type() == o.scalar_type());
-  if (!o.is_cpu()) return excited_sum_composed(shortcut, o, p, keep);
+  // A GPU's convolutions choose the layout: where it is not NHWC, it stays as it is.
+  const bool layout = o.is_cpu() || o.is_contiguous(at::MemoryFormat::ChannelsLast);
+  if (!layout || !has_kernel(pixel_sums_operator(), o))
+    return excited_sum_composed(shortcut, o, p, keep);
   return ExcitedSum::apply(shortcut, o, p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias,
-                           p.skip_gain, keep.defined() ? std::optional(keep) : std::nullopt, p.scale);
+                           p.skip_gain, keep.defined() ? std::optional(keep) : std::nullopt,
+                           p.scale);
 }
 
 }  // namespace nf::model

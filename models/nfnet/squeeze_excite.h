@@ -1,5 +1,5 @@
 // The end of a residual block: squeeze-and-excite, skip gain, dropped branches and the sum with the
-// shortcut as one operation, for the CPU.
+// shortcut as one operation.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -14,9 +14,10 @@ struct SqueezeExcite {
 
 // shortcut + o * f with f[b,c] = scale * skip_gain * keep[b] * sigmoid(fc2(relu(fc1(mean over H, W
 // of o)))) (nfnet_spec.md section 2). shortcut, o: [B,C,H,W] of one type (float32, float64,
-// bfloat16) on the CPU; keep: [B,1,1,1], or undefined: all stay. The result is in NHWC. f is
-// computed in the parameters' type. Two passes over memory forward, two backward; the same bits for
-// any number of threads.
+// bfloat16); keep: [B,1,1,1], or undefined: all stay. On the CPU, and on a GPU whose tensors lie in
+// NHWC once the plug-in is loaded: the result is in NHWC, f is computed in the parameters' type
+// (float32 for bfloat16), two passes over memory forward, two backward, the same bits for any
+// number of threads. Elsewhere the composition below.
 at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const SqueezeExcite& p,
                        const at::Tensor& keep);
 // The same as a composition of differentiable operations: other devices, and the reference in

@@ -9,12 +9,17 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
 
 #include <array>
 #include <cmath>
+#include <tuple>
+#include <type_traits>
 
 #include "core/check.h"
+#include "models/nfnet/elements.h"
 #include "models/nfnet/layers.h"
+#include "models/nfnet/operators.h"
 
 namespace nf::model {
 namespace {
@@ -54,84 +59,137 @@ RowStatistics row_statistics(const T* w, int64_t n, Flavour flavour) {
   return {mean, 1.0 / std::sqrt(std::max(q, kFloorDm)), q <= kFloorDm};
 }
 
-template <typename T>
-void standardize_row(const T* w, T gain, int64_t n, Flavour flavour, double scale, T* out) {
+template <typename T, typename Out>
+void standardize_row(const T* w, T gain, int64_t n, Flavour flavour, double scale, Out* out) {
   const RowStatistics s = row_statistics(w, n, flavour);
   const T mean = static_cast<T>(s.mean);
   const T factor = static_cast<T>(scale * static_cast<double>(gain) * s.inv);
-  for (int64_t i = 0; i < n; ++i) out[i] = (w[i] - mean) * factor;
+  for (int64_t i = 0; i < n; ++i) store(out[i], (w[i] - mean) * factor);
 }
 
-template <typename T>
-void standardize_row_backward(const T* w, T gain, const T* grad, int64_t n, Flavour flavour,
+template <typename T, typename Grad>
+void standardize_row_backward(const T* w, T gain, const Grad* grad, int64_t n, Flavour flavour,
                               double scale, T* grad_w, T* grad_gain) {
   const RowStatistics s = row_statistics(w, n, flavour);
   const T mean = static_cast<T>(s.mean);
   const double grad_mean =
-      row_sum<T>(n, [=](int64_t i) { return grad[i]; }) / static_cast<double>(n);
-  const double u = row_sum<T>(n, [=](int64_t i) { return grad[i] * (w[i] - mean); });
+      row_sum<T>(n, [=](int64_t i) { return load(grad[i]); }) / static_cast<double>(n);
+  const double u = row_sum<T>(n, [=](int64_t i) { return load(grad[i]) * (w[i] - mean); });
   const double factor = scale * static_cast<double>(gain) * s.inv;
   const T a = static_cast<T>(factor);
   const T b = static_cast<T>(s.floored ? 0.0 : factor * s.inv * s.inv * u);
   const T g = static_cast<T>(grad_mean);
-  for (int64_t i = 0; i < n; ++i) grad_w[i] = a * (grad[i] - g) - b * (w[i] - mean);
+  for (int64_t i = 0; i < n; ++i) grad_w[i] = a * (load(grad[i]) - g) - b * (w[i] - mean);
   *grad_gain = static_cast<T>(scale * s.inv * u);
 }
 
 // Rows per task: enough work to be worth a thread.
 int64_t row_grain(int64_t n) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, n)); }
 
+// Calls body with null pointers of the weights' type, float or double, and of the type of `other`,
+// which is the same or, beside float, bfloat16.
+template <class Body>
+void with_types(const at::Tensor& weight, at::ScalarType other, const Body& body) {
+  if (weight.scalar_type() == at::kDouble) {
+    NF_CHECK(other == at::kDouble, "standardized float64 weights stay float64");
+    return body(static_cast<double*>(nullptr), static_cast<double*>(nullptr));
+  }
+  NF_CHECK(weight.scalar_type() == at::kFloat && (other == at::kFloat || other == at::kBFloat16));
+  if (other == at::kFloat) return body(static_cast<float*>(nullptr), static_cast<float*>(nullptr));
+  body(static_cast<float*>(nullptr), static_cast<uint16_t*>(nullptr));
+}
+
+at::Tensor standardize_cpu(const at::Tensor& w, const at::Tensor& gain, bool timm, double scale,
+                           at::ScalarType type) {
+  const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
+  at::Tensor out = at::empty_like(w, w.options().dtype(type));
+  const int64_t rows = w.size(0), n = w.numel() / rows;
+  with_types(w, type, [&](auto* of_weight, auto* of_out) {
+    using T = std::remove_pointer_t<decltype(of_weight)>;
+    using Out = std::remove_pointer_t<decltype(of_out)>;
+    const T* const wp = w.const_data_ptr<T>();
+    const T* const gp = gain.const_data_ptr<T>();
+    Out* const op = static_cast<Out*>(out.mutable_data_ptr());
+    at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        standardize_row(wp + r * n, gp[r], n, flavour, scale, op + r * n);
+    });
+  });
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> standardize_backward_cpu(const at::Tensor& w,
+                                                            const at::Tensor& gain,
+                                                            const at::Tensor& grad, bool timm,
+                                                            double scale) {
+  const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
+  at::Tensor grad_w = at::empty_like(w), grad_g = at::empty_like(gain);
+  const int64_t rows = w.size(0), n = w.numel() / rows;
+  with_types(w, grad.scalar_type(), [&](auto* of_weight, auto* of_grad) {
+    using T = std::remove_pointer_t<decltype(of_weight)>;
+    using Grad = std::remove_pointer_t<decltype(of_grad)>;
+    const T* const wp = w.const_data_ptr<T>();
+    const T* const gp = gain.const_data_ptr<T>();
+    const Grad* const dp = static_cast<const Grad*>(grad.const_data_ptr());
+    T* const gw = grad_w.mutable_data_ptr<T>();
+    T* const gg = grad_g.mutable_data_ptr<T>();
+    at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        standardize_row_backward(wp + r * n, gp[r], dp + r * n, n, flavour, scale, gw + r * n,
+                                 gg + r);
+    });
+  });
+  return {grad_w, grad_g};
+}
+
+const auto& forward_operator() {
+  using Forward = at::Tensor(const at::Tensor&, const at::Tensor&, bool, double, at::ScalarType);
+  static const auto op = find_operator<Forward>("nfscale::standardize");
+  return op;
+}
+const auto& backward_operator() {
+  using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
+                                                      const at::Tensor&, bool, double);
+  static const auto op = find_operator<Backward>("nfscale::standardize_backward");
+  return op;
+}
+
 class Standardize : public torch::autograd::Function<Standardize> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& weight,
-                            const at::Tensor& gain, bool timm, double scale) {
+                            const at::Tensor& gain, bool timm, double scale, at::ScalarType type) {
     const at::Tensor w = weight.contiguous(), g = gain.contiguous();
     ctx->save_for_backward({w, g});
     ctx->saved_data["timm"] = timm;
     ctx->saved_data["scale"] = scale;
-    const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
-    at::Tensor out = at::empty_like(w);
-    const int64_t rows = w.size(0), n = w.numel() / rows;
-    AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "standardize", [&] {
-      const scalar_t* const wp = w.const_data_ptr<scalar_t>();
-      const scalar_t* const gp = g.const_data_ptr<scalar_t>();
-      scalar_t* const op = out.mutable_data_ptr<scalar_t>();
-      at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          standardize_row(wp + r * n, gp[r], n, flavour, scale, op + r * n);
-        }
-      });
-    });
-    return out;
+    return forward_operator().call(w, g, timm, scale, type);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
                                                  torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const torch::autograd::variable_list saved = ctx->get_saved_variables();
-    const at::Tensor &w = saved[0], &g = saved[1];
-    const at::Tensor grad = grads[0].contiguous();
-    const Flavour flavour = ctx->saved_data["timm"].toBool() ? Flavour::kTimm : Flavour::kDm;
-    const double scale = ctx->saved_data["scale"].toDouble();
-    at::Tensor grad_w = at::empty_like(w), grad_g = at::empty_like(g);
-    const int64_t rows = w.size(0), n = w.numel() / rows;
-    AT_DISPATCH_FLOATING_TYPES(w.scalar_type(), "standardize_backward", [&] {
-      const scalar_t* const wp = w.const_data_ptr<scalar_t>();
-      const scalar_t* const gp = g.const_data_ptr<scalar_t>();
-      const scalar_t* const dp = grad.const_data_ptr<scalar_t>();
-      scalar_t* const gw = grad_w.mutable_data_ptr<scalar_t>();
-      scalar_t* const gg = grad_g.mutable_data_ptr<scalar_t>();
-      at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-          standardize_row_backward(wp + r * n, gp[r], dp + r * n, n, flavour, scale, gw + r * n,
-                                   gg + r);
-        }
-      });
-    });
-    return {grad_w, grad_g, at::Tensor(), at::Tensor()};
+    const auto [grad_w, grad_g] = backward_operator().call(
+        saved[0], saved[1], grads[0].contiguous(), ctx->saved_data["timm"].toBool(),
+        ctx->saved_data["scale"].toDouble());
+    return {grad_w, grad_g, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
 }  // namespace
+
+// weight and gain contiguous, of one type; grad contiguous.
+TORCH_LIBRARY_FRAGMENT(nfscale, library) {
+  library.def(
+      "standardize(Tensor weight, Tensor gain, bool timm, float scale, ScalarType type) -> Tensor");
+  library.def(
+      "standardize_backward(Tensor weight, Tensor gain, Tensor grad, bool timm, float scale) -> "
+      "(Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
+  library.impl("standardize", standardize_cpu);
+  library.impl("standardize_backward", standardize_backward_cpu);
+}
 
 at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
                                 double scale) {
@@ -144,11 +202,13 @@ at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain
 }
 
 at::Tensor standardize(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
-                       double scale) {
+                       double scale, at::ScalarType type) {
   NF_CHECK(weight.dim() == 4 && gain.numel() == weight.size(0));
   NF_CHECK(weight.scalar_type() == gain.scalar_type());
-  if (!weight.is_cpu()) return standardize_composed(weight, gain, flavour, scale);
-  return Standardize::apply(weight, gain, flavour == Flavour::kTimm, scale);
+  if (type == at::ScalarType::Undefined) type = weight.scalar_type();
+  if (!has_kernel(forward_operator(), weight))
+    return standardize_composed(weight, gain, flavour, scale).to(type);
+  return Standardize::apply(weight, gain, flavour == Flavour::kTimm, scale, type);
 }
 
 }  // namespace nf::model

@@ -1,5 +1,5 @@
-// What libnf_cuda offers: the table of trainer/device/cuda_plugin.h, and gradient buffers in device
-// memory.
+// What libnf_cuda offers: the table of trainer/device/cuda_plugin.h, gradient buffers in device
+// memory, and the optimizer's update there.
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
@@ -9,9 +9,23 @@
 #include "trainer/comm/nccl.h"
 #include "trainer/comm/nccl_tree_add.h"
 #include "trainer/device/cuda_plugin.h"
+#include "trainer/optim/cuda/kernels.h"
 
 namespace nf::train {
 namespace {
+
+cudaStream_t current_stream(int device) {
+  return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream();
+}
+
+void check_call(cudaError_t error, int device, const char* action) {
+  if (error == cudaSuccess) return;
+  throw Error(ExitCode::kOther, "GPU " + std::to_string(device),
+              std::string("cannot ") + action + ": " + cudaGetErrorString(error),
+              error == cudaErrorMemoryAllocation
+                  ? "raise batch.micro_batches, so that each is smaller"
+                  : "");
+}
 
 class CudaBufferOps final : public BufferOps {
  public:
@@ -41,17 +55,8 @@ class CudaBufferOps final : public BufferOps {
   }
 
  private:
-  cudaStream_t stream() const {
-    return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device_)).stream();
-  }
-  void check(cudaError_t error, const char* action) const {
-    if (error == cudaSuccess) return;
-    throw Error(ExitCode::kOther, "GPU " + std::to_string(device_),
-                std::string("cannot ") + action + ": " + cudaGetErrorString(error),
-                error == cudaErrorMemoryAllocation
-                    ? "raise batch.micro_batches, so that each is smaller"
-                    : "");
-  }
+  cudaStream_t stream() const { return current_stream(device_); }
+  void check(cudaError_t error, const char* action) const { check_call(error, device_, action); }
 
   const int device_;
 };
@@ -65,6 +70,11 @@ int device_count() {
   return count;
 }
 
+void fused_update(const FusedUpdate& update, int device) {
+  check_call(cudaSetDevice(device), device, "select the device");
+  check_call(cuda::fused_update(update, current_stream(device)), device, "update the weights");
+}
+
 constexpr CudaPlugin kPlugin{
     .version = kCudaPluginVersion,
     .device_count = &device_count,
@@ -74,7 +84,8 @@ constexpr CudaPlugin kPlugin{
     },
     .make_buffer_ops = [](int device) -> std::unique_ptr<BufferOps> {
       return std::make_unique<CudaBufferOps>(device);
-    }};
+    },
+    .fused_update = &fused_update};
 
 }  // namespace
 }  // namespace nf::train

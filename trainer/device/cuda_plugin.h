@@ -11,7 +11,9 @@
 
 namespace nf::train {
 
-inline constexpr int kCudaPluginVersion = 1;
+struct FusedUpdate;  // trainer/optim/cuda/fused_update.h
+
+inline constexpr int kCudaPluginVersion = 2;
 inline constexpr const char* kCudaPluginEntry = "nf_cuda_plugin_v1";
 
 struct CudaPlugin {
@@ -29,6 +31,10 @@ struct CudaPlugin {
   // Gradient buffers in the device's memory, added on LibTorch's current stream. copy() takes host
   // pointers too. Throws Error(kOther) when the memory is full.
   std::unique_ptr<BufferOps> (*make_buffer_ops)(int device);
+
+  // The optimizer's whole update; see trainer/optim/cuda/fused_update.h. The kernels of the fused
+  // operators need no entry: loading the plug-in registers them with LibTorch's dispatcher.
+  void (*fused_update)(const FusedUpdate& update, int device);
 };
 
 using CudaPluginEntry = const CudaPlugin* (*)();

@@ -1,6 +1,6 @@
-// The arithmetic of the update as ATen operations, for any device: what the CPU's passes over memory
-// (update_pass.h) are checked against, and what SAM and other devices use. And the one sum that all
-// need.
+// The arithmetic of the update as ATen operations, for any device: what the CPU's passes over
+// memory (update_pass.h) are checked against, and what SAM and other devices use. And the one sum
+// that all need.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -36,10 +36,10 @@ class Ema;
 // What one update takes in.
 struct Update {
   double lr = 0;
-  at::Tensor gradient{};  // flat, laid out as Sgd::layout(); on any device
-  double scale = 1;       // the gradient is `scale` times it
-  Ema* average = nullptr; // follows the weights in the same pass
-  uint64_t index = 0;     // of the update, from 0: how far the average has warmed up
+  at::Tensor gradient{};   // flat, laid out as Sgd::layout(); on any device
+  double scale = 1;        // the gradient is `scale` times it
+  Ema* average = nullptr;  // follows the weights in the same pass
+  uint64_t index = 0;      // of the update, from 0: how far the average has warmed up
 };
 
 class Sgd {

@@ -105,14 +105,13 @@ template <class T>
 UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule) {
   const std::vector<Rows<T>> rows = rows_of<T>(tensors);
   const std::vector<Task> tasks = tasks_of(rows);
-  const size_t units =
-      rows.back().first_unit + static_cast<size_t>(rows.back().units.count);
+  const size_t units = rows.back().first_unit + static_cast<size_t>(rows.back().units.count);
   std::vector<double> squares(units), factors(units, 1.0);
   for_each_task(tasks, [&](const Task& t) {
     const Rows<T>& r = rows[t.tensor];
     for (int64_t u = t.begin; u < t.end; ++u)
-      squares[r.first_unit + static_cast<size_t>(u)] = kernels::sum_of_squares(
-          r.gradient + u * r.units.size, r.units.size, rule.gradient_scale);
+      squares[r.first_unit + static_cast<size_t>(u)] =
+          kernels::sum_of_squares(r.gradient + u * r.units.size, r.units.size, rule.gradient_scale);
   });
   UpdateResult out;
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -134,10 +133,10 @@ UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule) 
       if (clips)
         factor = clip_factor(squares[r.first_unit + static_cast<size_t>(u)],
                              kernels::sum_of_squares(r.value + at, r.units.size), rule.agc);
-      update_block(r.value + at, r.gradient + at, r.momentum + at,
-                   r.average ? r.average + at : nullptr, r.units.size, rule.nesterov,
-                   {rule.gradient_scale, factor, t.lr, t.weight_decay, rule.momentum,
-                    rule.average_weight});
+      update_block(
+          r.value + at, r.gradient + at, r.momentum + at, r.average ? r.average + at : nullptr,
+          r.units.size, rule.nesterov,
+          {rule.gradient_scale, factor, t.lr, t.weight_decay, rule.momentum, rule.average_weight});
     }
   });
   for (size_t i = 0; i < rows.size(); ++i) {

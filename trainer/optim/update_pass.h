@@ -17,9 +17,9 @@ namespace nf::train {
 // One trained parameter, as the pass sees it: contiguous CPU tensors of one shape and type.
 struct UpdateTensor {
   at::Tensor value, gradient, momentum;
-  at::Tensor average;     // undefined: none
-  bool clipped = false;   // AGC looks at it
-  double lr = 0;          // its own
+  at::Tensor average;    // undefined: none
+  bool clipped = false;  // AGC looks at it
+  double lr = 0;         // its own
   double weight_decay = 0;
 };
 
@@ -35,7 +35,8 @@ struct UpdateResult {
   double grad_squares = 0;          // of the gradient before clipping
   double clipped_grad_squares = 0;  // and after it
   int64_t units = 0, clipped = 0;   // of AGC
-  ptrdiff_t not_finite = -1;        // first tensor with a NaN or infinite gradient: then nothing was changed
+  ptrdiff_t not_finite =
+      -1;  // first tensor with a NaN or infinite gradient: then nothing was changed
 };
 
 // Equal bits for any number of threads and on every processor.

@@ -1,5 +1,5 @@
-// The CPU's hand-written operations against the compositions they replace: values and gradients,
-// every type, odd sizes, any layout of the inputs, any number of threads.
+// The CPU's kernels of the fused operations against the compositions they replace: values and
+// gradients, every type, odd sizes, any layout of the inputs, any number of threads.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "models/nfnet/gelu.h"
+#include "models/nfnet/layers.h"
 #include "models/nfnet/squeeze_excite.h"
 #include "tests/support/tiny_net.h"
 
@@ -160,6 +161,22 @@ TEST(ExcitedSum, SameBitsForAnyNumberOfThreads) {
     EXPECT_TRUE(at::equal(results[0][i], results[1][i])) << i;
     EXPECT_TRUE(at::equal(results[0][i], results[2][i])) << i;
   }
+}
+
+TEST(Fused, ADeviceWithoutKernelsOfOursUsesTheComposition) {
+  // The meta device computes shapes alone and has none.
+  const SumCase c = {"", 2, 8, 3, 5, 4, true, true};
+  std::vector<at::Tensor> inputs;
+  for (const at::Tensor& x : sum_inputs(c, at::kFloat)) inputs.push_back(x.to(at::kMeta));
+  const at::Tensor sum = sum_operation(c, true)(inputs);
+  EXPECT_TRUE(sum.is_meta());
+  EXPECT_EQ(sum.sizes(), inputs[1].sizes());
+  EXPECT_EQ(model::gelu_tanh(inputs[1]).sizes(), inputs[1].sizes());
+  const at::Tensor weight = numbers("w", {4, 3, 3, 3}, at::kFloat).to(at::kMeta);
+  const at::Tensor gain = numbers("g", {4, 1, 1, 1}, at::kFloat).to(at::kMeta);
+  const at::Tensor w = model::standardize(weight, gain, model::Flavour::kDm, 1.0, at::kBFloat16);
+  EXPECT_EQ(w.sizes(), weight.sizes());
+  EXPECT_EQ(w.scalar_type(), at::kBFloat16);
 }
 
 }  // namespace

@@ -75,6 +75,22 @@ TEST(Standardize, Float32StaysNearFloat64) {
   EXPECT_LT((single - exact).abs().max().item<double>(), 2e-6 * exact.abs().max().item<double>());
 }
 
+TEST(Standardize, InBfloat16IsTheRoundedResult) {
+  const std::vector<int64_t> shape = {7, 5, 3, 3};
+  const at::Tensor up = numbers("up", shape, at::kBFloat16);
+  std::vector<at::Tensor> results;
+  for (const bool inside : {true, false}) {
+    at::Tensor w = numbers("w", shape, at::kFloat), g = 1 + numbers("g", {7, 1, 1, 1}, at::kFloat);
+    w.set_requires_grad(true);
+    g.set_requires_grad(true);
+    const at::Tensor out = inside ? model::standardize(w, g, Flavour::kDm, 1.7, at::kBFloat16)
+                                  : model::standardize(w, g, Flavour::kDm, 1.7).to(at::kBFloat16);
+    torch::autograd::backward({out}, {up});
+    results.insert(results.end(), {out.detach(), w.grad(), g.grad()});
+  }
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(results[i], results[i + 3])) << i;
+}
+
 TEST(Standardize, SameBitsForAnyNumberOfThreads) {
   const at::Tensor w = numbers("w", {96, 64, 3, 3}, at::kFloat);
   const at::Tensor g = numbers("g", {96, 1, 1, 1}, at::kFloat);

@@ -7,7 +7,8 @@ namespace {
 constexpr nf::train::CudaPlugin kPlugin{.version = NF_FAKE_VERSION,
                                         .device_count = [] { return 3; },
                                         .make_communicator = nullptr,
-                                        .make_buffer_ops = nullptr};
+                                        .make_buffer_ops = nullptr,
+                                        .fused_update = nullptr};
 
 }  // namespace
 

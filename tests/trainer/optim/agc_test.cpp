@@ -127,7 +127,8 @@ TEST(Agc, FactorIsTheShareOfTheNormThatIsLeft) {
 }
 
 TEST(Kernels, SumsOfSquaresAgreeWithAtenAndTakeTheScale) {
-  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{}, {17}, {6, 5, 3, 3}, {3, 1000}}) {
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{}, {17}, {6, 5, 3, 3}, {3, 1000}}) {
     const int64_t units = agc_units(shape).count;
     const at::Tensor x = golden_tensor("g", shape, 0.7);
     for (const at::Tensor& t : {x, x.to(at::kFloat)}) {

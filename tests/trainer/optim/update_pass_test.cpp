@@ -1,4 +1,6 @@
 // The CPU's fused update against the composition of ATen operations, for every kind of parameter.
+#include "trainer/optim/update_pass.h"
+
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +10,6 @@
 
 #include "tests/support/golden_values.h"
 #include "trainer/optim/kernels.h"
-#include "trainer/optim/update_pass.h"
 
 namespace nf::train {
 namespace {
@@ -23,8 +24,8 @@ at::Tensor numbers(const char* name, const std::vector<int64_t>& shape, double s
 // Parameters with one unit, many small, few large, a single number; with and without clipping and
 // decay.
 std::vector<UpdateTensor> parameters(at::ScalarType type, bool average) {
-  const std::vector<std::vector<int64_t>> shapes = {
-      {16, 3, 3, 3}, {16, 1, 1, 1}, {}, {5, 70001}, {37}, {300, 257}};
+  const std::vector<std::vector<int64_t>> shapes = {{16, 3, 3, 3}, {16, 1, 1, 1}, {},
+                                                    {5, 70001},    {37},          {300, 257}};
   std::vector<UpdateTensor> out;
   for (const auto& shape : shapes) {
     const bool odd = out.size() % 2 == 1;
@@ -43,11 +44,11 @@ UpdateResult composed(const std::vector<UpdateTensor>& tensors, const UpdateRule
   UpdateResult out;
   for (const UpdateTensor& t : tensors) {
     const at::Tensor g = t.gradient * rule.gradient_scale;
-    const UnitScales s = measure_units(
-        {.value = t.value,
-         .grad = g,
-         .role = t.clipped ? ParamRole::kConvWeight : ParamRole::kClassifierWeight},
-        rule.agc);
+    const UnitScales s =
+        measure_units({.value = t.value,
+                       .grad = g,
+                       .role = t.clipped ? ParamRole::kConvWeight : ParamRole::kClassifierWeight},
+                      rule.agc);
     out.grad_squares += s.grad_squares;
     out.clipped_grad_squares += s.clipped_grad_squares;
     out.units += s.units;

@@ -1,0 +1,186 @@
+// The fused operators on CUDA tensors: registers this library's kernels with PyTorch's dispatcher
+// when the plug-in is loaded. Schemas: gelu.cpp, standardize.cpp, squeeze_excite.cpp. All work goes
+// to LibTorch's current stream of the tensor's device.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <optional>
+#include <tuple>
+#include <type_traits>
+
+#include "core/check.h"
+#include "core/error.h"
+#include "models/nfnet/cuda/kernels.h"
+
+namespace nf::model::cuda {
+namespace {
+
+// What a launch needs from its tensors: their device made current, and its stream.
+class Place {
+ public:
+  explicit Place(const at::Tensor& x) : guard_(x.device()) {}
+  cudaStream_t stream() const {
+    return c10::cuda::getCurrentCUDAStream(guard_.current_device().index()).stream();
+  }
+  void check(cudaError_t error, const char* what) const {
+    if (error == cudaSuccess) return;
+    throw Error(ExitCode::kOther, "GPU " + std::to_string(guard_.current_device().index()),
+                std::string("cannot run ") + what + ": " + cudaGetErrorString(error), "");
+  }
+
+ private:
+  c10::DeviceGuard guard_;
+};
+
+// Calls body with a null pointer of float or uint16_t (bfloat16).
+template <class Body>
+void with_element(at::ScalarType type, const Body& body) {
+  if (type == at::kFloat) return body(static_cast<float*>(nullptr));
+  NF_CHECK(type == at::kBFloat16, "float32 or bfloat16");
+  body(static_cast<uint16_t*>(nullptr));
+}
+
+template <class T>
+T* data_of(const at::Tensor& x) {
+  return static_cast<T*>(x.data_ptr());
+}
+
+void check_like(const at::Tensor& a, const at::Tensor& b) {
+  NF_CHECK(a.device() == b.device() && a.scalar_type() == b.scalar_type() &&
+           a.numel() == b.numel() && a.strides() == b.strides());
+}
+
+at::Tensor gelu_tanh(const at::Tensor& x) {
+  NF_CHECK(x.is_non_overlapping_and_dense());
+  const Place place(x);
+  at::Tensor y = at::empty_like(x);
+  with_element(x.scalar_type(), [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    place.check(gelu<T>(data_of<T>(x), data_of<T>(y), x.numel(), place.stream()), "gelu_tanh");
+  });
+  return y;
+}
+
+at::Tensor gelu_tanh_backward(const at::Tensor& grad, const at::Tensor& x) {
+  NF_CHECK(x.is_non_overlapping_and_dense());
+  check_like(grad, x);
+  const Place place(x);
+  at::Tensor dx = at::empty_like(x);
+  with_element(x.scalar_type(), [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    place.check(gelu_backward<T>(data_of<T>(grad), data_of<T>(x), data_of<T>(dx), x.numel(),
+                                 place.stream()),
+                "gelu_tanh_backward");
+  });
+  return dx;
+}
+
+StandardizeRule rule_of(const at::Tensor& w, const at::Tensor& gain, bool timm, double scale) {
+  NF_CHECK(w.scalar_type() == at::kFloat && gain.scalar_type() == at::kFloat);
+  NF_CHECK(w.is_contiguous() && gain.is_contiguous() && gain.numel() == w.size(0));
+  return {w.numel() / w.size(0), timm, static_cast<float>(scale)};
+}
+
+at::Tensor standardize_weight(const at::Tensor& w, const at::Tensor& gain, bool timm, double scale,
+                              at::ScalarType type) {
+  const StandardizeRule rule = rule_of(w, gain, timm, scale);
+  const Place place(w);
+  at::Tensor out = at::empty_like(w, w.options().dtype(type));
+  with_element(type, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    place.check(standardize<T>(data_of<float>(w), data_of<float>(gain), data_of<T>(out), w.size(0),
+                               rule, place.stream()),
+                "standardize");
+  });
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> standardize_weight_backward(const at::Tensor& w,
+                                                               const at::Tensor& gain,
+                                                               const at::Tensor& grad, bool timm,
+                                                               double scale) {
+  const StandardizeRule rule = rule_of(w, gain, timm, scale);
+  NF_CHECK(grad.is_contiguous() && grad.numel() == w.numel());
+  const Place place(w);
+  at::Tensor grad_w = at::empty_like(w), grad_gain = at::empty_like(gain);
+  with_element(grad.scalar_type(), [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    place.check(standardize_backward<T>(data_of<float>(w), data_of<float>(gain), data_of<T>(grad),
+                                        data_of<float>(grad_w), data_of<float>(grad_gain),
+                                        w.size(0), rule, place.stream()),
+                "standardize_backward");
+  });
+  return {grad_w, grad_gain};
+}
+
+void check_nhwc(const at::Tensor& x) {
+  NF_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast));
+}
+
+at::Tensor sums_over_pixels(const at::Tensor& o, const std::optional<at::Tensor>& other,
+                            double factor) {
+  check_nhwc(o);
+  if (other) {
+    check_nhwc(*other);
+    NF_CHECK(other->sizes() == o.sizes() && other->scalar_type() == o.scalar_type());
+  }
+  const Place place(o);
+  const int64_t images = o.size(0), channels = o.size(1), pixels = o.size(2) * o.size(3);
+  const int64_t parts = pixel_parts(pixels);
+  const auto floats = o.options().dtype(at::kFloat);
+  at::Tensor out = at::empty({images, channels}, floats);
+  const at::Tensor room = at::empty({parts > 1 ? images * parts * channels : 0}, floats);
+  with_element(o.scalar_type(), [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const PixelSums<T> in = {data_of<T>(o), other ? data_of<T>(*other) : nullptr, pixels, channels};
+    place.check(pixel_sums<T>(in, images, static_cast<float>(factor), data_of<float>(room),
+                              data_of<float>(out), place.stream()),
+                "pixel_sums");
+  });
+  return out;
+}
+
+at::Tensor scaled_and_added(const at::Tensor& x, const at::Tensor& factor,
+                            const at::Tensor& added) {
+  check_nhwc(x);
+  const bool per_pixel = added.dim() == 4;
+  NF_CHECK(factor.is_contiguous() && factor.scalar_type() == at::kFloat &&
+           factor.numel() == x.size(0) * x.size(1));
+  if (per_pixel) {
+    check_nhwc(added);
+    NF_CHECK(added.sizes() == x.sizes() && added.scalar_type() == x.scalar_type());
+  } else {
+    NF_CHECK(added.is_contiguous() && added.scalar_type() == at::kFloat &&
+             added.numel() == factor.numel());
+  }
+  const Place place(x);
+  at::Tensor out = at::empty_like(x);
+  with_element(x.scalar_type(), [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const ScaledSum<T> sum = {data_of<T>(x),
+                              data_of<float>(factor),
+                              per_pixel ? data_of<T>(added) : nullptr,
+                              per_pixel ? nullptr : data_of<float>(added),
+                              data_of<T>(out),
+                              x.size(2) * x.size(3),
+                              x.size(1)};
+    place.check(scaled_sum<T>(sum, x.size(0), place.stream()), "scaled_sum");
+  });
+  return out;
+}
+
+TORCH_LIBRARY_IMPL(nfscale, CUDA, library) {
+  library.impl("gelu_tanh", gelu_tanh);
+  library.impl("gelu_tanh_backward", gelu_tanh_backward);
+  library.impl("standardize", standardize_weight);
+  library.impl("standardize_backward", standardize_weight_backward);
+  library.impl("pixel_sums", sums_over_pixels);
+  library.impl("scaled_sum", scaled_and_added);
+}
+
+}  // namespace
+}  // namespace nf::model::cuda

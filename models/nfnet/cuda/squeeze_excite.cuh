@@ -1,0 +1,100 @@
+// The two passes over memory of a block's end (models/nfnet/squeeze_excite.cpp), on NHWC tensors:
+// sums over the pixels of each image and channel, and x * factor + added. Sums go by parts of
+// kPartRows pixels, whose size does not depend on the GPU: the same bits for any grid.
+#pragma once
+
+#include "core/host_device.h"
+
+namespace nf::model {
+
+constexpr int kPartRows = 256;  // pixels that a block sums
+constexpr int kPartPacks = 32;  // neighbouring packs of channels of a block, one each in a warp
+constexpr int kPartThreads = 256;
+constexpr int kPartLanes = kPartThreads / kPartPacks;  // threads that share a pack's pixels
+template <int kCount>
+constexpr int kPartScratch = kPartThreads* kCount;  // floats
+
+inline int64_t pixel_parts(int64_t pixels) {
+  return pixels <= kPartRows ? 1 : (pixels + kPartRows - 1) / kPartRows;
+}
+
+template <class T>
+struct PixelSums {
+  const T* o;
+  const T* other;  // null: the sums of o, else of o * other
+  int64_t pixels, channels;
+};
+
+// to[c] = factor * sum over the part's pixels of image `image`, for the kPartPacks * kCount
+// channels from pack number `pack` on.
+template <int kCount, class Block, class T>
+NF_HOST_DEVICE void sum_part(const Block& block, float* scratch, const PixelSums<T>& in,
+                             int64_t image, int64_t part, int64_t pack, float factor, float* to) {
+  static_assert(Block::kThreads == kPartThreads, "");
+  const int64_t begin = part * kPartRows, rest = in.pixels - begin;
+  const int64_t end = begin + (rest < kPartRows ? rest : kPartRows);
+  const int64_t first = image * in.pixels * in.channels;
+  block.each([&](int t) {
+    float sum[kCount] = {};
+    const int64_t c = (pack + t % kPartPacks) * kCount;
+    for (int64_t r = begin + t / kPartPacks; c < in.channels && r < end; r += kPartLanes) {
+      const int64_t at = first + r * in.channels + c;
+      const Pack<T, kCount> x = load_pack<kCount>(in.o + at);
+      if (in.other) {
+        const Pack<T, kCount> y = load_pack<kCount>(in.other + at);
+        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]) * load(y.at[k]);
+      } else {
+        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]);
+      }
+    }
+    for (int k = 0; k < kCount; ++k) scratch[k * kPartThreads + t] = sum[k];
+  });
+  block.each([&](int t) {
+    for (int column = t; column < kPartPacks * kCount; column += kPartThreads) {
+      const int64_t c = pack * kCount + column;
+      if (c >= in.channels) continue;
+      const float* const lane = scratch + (column % kCount) * kPartThreads + column / kCount;
+      double sum = 0;
+      for (int l = 0; l < kPartLanes; ++l) sum += static_cast<double>(lane[l * kPartPacks]);
+      to[c] = static_cast<float>(sum) * factor;
+    }
+  });
+}
+
+// factor * the sum of `parts` numbers, `stride` apart.
+NF_HOST_DEVICE float sum_of_parts(const float* from, int64_t parts, int64_t stride, float factor) {
+  double sum = 0;
+  for (int64_t i = 0; i < parts; ++i) sum += static_cast<double>(from[i * stride]);
+  return static_cast<float>(sum * static_cast<double>(factor));
+}
+
+template <class T>
+struct ScaledSum {
+  const T* x;
+  const float* factor;             // [image, channel]
+  const T* added;                  // like x, or null:
+  const float* added_per_channel;  // [image, channel]
+  T* out;
+  int64_t pixels, channels;
+};
+
+// out = x * factor + added for pack number `pack` of image `image`; channels divide by kCount.
+template <int kCount, class T>
+NF_HOST_DEVICE void scaled_sum_pack(const ScaledSum<T>& s, int64_t image, uint32_t pack) {
+  const auto packs = static_cast<uint32_t>(s.channels / kCount);
+  const int64_t channel = image * s.channels + static_cast<int64_t>(pack % packs) * kCount;
+  const int64_t at = image * s.pixels * s.channels + static_cast<int64_t>(pack) * kCount;
+  const Pack<T, kCount> x = load_pack<kCount>(s.x + at);
+  const float* const f = s.factor + channel;
+  Pack<T, kCount> out;
+  if (s.added) {
+    const Pack<T, kCount> more = load_pack<kCount>(s.added + at);
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f[k] + load(more.at[k]));
+  } else {
+    const float* const more = s.added_per_channel + channel;
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f[k] + more[k]);
+  }
+  store_pack(s.out + at, out);
+}
+
+}  // namespace nf::model
