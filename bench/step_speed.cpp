@@ -175,8 +175,8 @@ void measure_update(const Options& o, const model::NfnetSpec& spec, at::Device d
   const at::NoGradGuard no_grad;
   const auto elements = static_cast<int64_t>(model.layout().elements());
   at::Tensor noise = at::empty({elements});
-  model.gradients().copy_(noise.normal_(0, 0.01, at::detail::createCPUGenerator(1)));
-  const double seconds = seconds_of(device, o.steps, [&] { model.update(); });
+  const at::Tensor gradient = noise.normal_(0, 0.01, at::detail::createCPUGenerator(1)).to(device);
+  const double seconds = seconds_of(device, o.steps, [&] { model.update(gradient, 1.0); });
   const double bytes = 32.0 * static_cast<double>(model::model_cost(spec).parameters);
   const double limit = bandwidth(device, elements, o.steps);
   fmt::print(

@@ -63,9 +63,8 @@ train::SgdOptions sgd_options() {
 }
 
 std::vector<train::Param> initialized_params(model::Nfnet& net, const train::FlatLayout& layout,
-                                             const at::Tensor& weights,
-                                             const at::Tensor& gradients) {
-  std::vector<train::Param> params = train::bind_params(net, layout, weights, gradients);
+                                             const at::Tensor& weights) {
+  std::vector<train::Param> params = train::bind_params(net, layout, weights);
   net.init(1);
   return params;
 }
@@ -76,17 +75,20 @@ UpdatedNet::UpdatedNet(const model::NfnetSpec& spec, at::Device device)
     : net_(spec, at::kFloat, device),
       layout_(train::layout_of(net_)),
       weights_(layout_.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      gradients_(layout_.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      params_(initialized_params(net_, layout_, weights_, gradients_)),
+      params_(initialized_params(net_, layout_, weights_)),
       sgd_(params_, sgd_options()),
       ema_(params_, kEmaDecay) {}
 
-void UpdatedNet::update() {
-  const train::StepStats stats = sgd_.step(kLearningRate);
+void UpdatedNet::update(const at::Tensor& gradient, double scale) {
+  const train::StepStats stats = sgd_.step({.lr = kLearningRate,
+                                            .gradient = gradient,
+                                            .scale = scale,
+                                            .average = &ema_,
+                                            .index = updates_});
   if (!stats.finite)
     throw Error(ExitCode::kNotFinite, "update " + std::to_string(updates_),
                 "the gradient of " + stats.first_non_finite + " is not finite");
-  ema_.update(updates_++);
+  ++updates_;
 }
 
 TrainingStep::TrainingStep(const model::NfnetSpec& spec, const StepShape& shape, at::Device device)
@@ -109,11 +111,14 @@ TrainingStep::TrainingStep(const model::NfnetSpec& spec, const StepShape& shape,
   }
 }
 
+at::Tensor TrainingStep::flat_tensor(std::span<const float> buffer) const {
+  return at::from_blob(const_cast<float*>(buffer.data()), {static_cast<int64_t>(buffer.size())},
+                       at::TensorOptions(at::kFloat).device(path_.device));
+}
+
 void TrainingStep::forward_backward(const data::MicroBatch& images, const at::Tensor& labels,
                                     StepTimes& times) {
-  const std::span<float> buffer = reducer_->buffer();
-  const at::Tensor flat = at::from_blob(buffer.data(), {static_cast<int64_t>(buffer.size())},
-                                        at::TensorOptions(at::kFloat).device(path_.device));
+  const at::Tensor flat = flat_tensor(reducer_->buffer());
   model::ForwardOptions options;
   options.training = true;
   options.compute = shape_.compute;
@@ -137,16 +142,9 @@ StepTimes TrainingStep::run() {
     reducer_->add(m);
   }
   Lap lap(device_);
-  const std::span<const float> sum = reducer_->finish();
-  {
-    const at::NoGradGuard no_grad;
-    model_.gradients().copy_(at::from_blob(const_cast<float*>(sum.data()),
-                                           {static_cast<int64_t>(sum.size())},
-                                           at::TensorOptions(at::kFloat).device(path_.device)));
-    reducer_->release();
-    model_.gradients().mul_(1.0 / static_cast<double>(shape_.batch));
-    model_.update();
-  }
+  const at::NoGradGuard no_grad;
+  model_.update(flat_tensor(reducer_->finish()), 1.0 / static_cast<double>(shape_.batch));
+  reducer_->release();
   times.update = lap.take();
   return times;
 }

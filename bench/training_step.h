@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "data_pipeline/loader.h"
@@ -20,8 +21,8 @@
 
 namespace nf::bench {
 
-// The network, its arenas, and the pass that updates them: AGC 0.01, weight decay 2e-5, Nesterov
-// momentum 0.9, average of the weights.
+// The network, its parameters in one arena, and the pass that updates them: AGC 0.01, weight decay
+// 2e-5, Nesterov momentum 0.9, average of the weights.
 class UpdatedNet {
  public:
   UpdatedNet(const model::NfnetSpec& spec, at::Device device);
@@ -29,15 +30,15 @@ class UpdatedNet {
   model::Nfnet& net() { return net_; }
   const std::vector<train::Param>& params() const { return params_; }
   const train::FlatLayout& layout() const { return layout_; }
-  const at::Tensor& gradients() const { return gradients_; }  // flat; what update() takes
 
-  // Throws Error(kNotFinite) when a gradient is not finite: a time would say nothing.
-  void update();
+  // gradient: flat, laid out as layout(); what counts is `scale` times it. Throws Error(kNotFinite)
+  // when it is not finite: a time would say nothing.
+  void update(const at::Tensor& gradient, double scale);
 
  private:
   model::Nfnet net_;
   train::FlatLayout layout_;
-  at::Tensor weights_, gradients_;
+  at::Tensor weights_;
   std::vector<train::Param> params_;
   train::Sgd sgd_;
   train::Ema ema_;
@@ -55,7 +56,7 @@ struct StepShape {
 struct StepTimes {      // seconds
   double forward = 0;   // images normalized, network, loss
   double backward = 0;  // gradients in their flat buffer
-  double update = 0;    // sum over micro-batches, division by the batch, update()
+  double update = 0;    // sum over micro-batches, update()
   double total() const { return forward + backward + update; }
 };
 
@@ -68,6 +69,7 @@ class TrainingStep {
   double loss() const { return loss_; }  // of the last step, mean over the batch, before its update
 
  private:
+  at::Tensor flat_tensor(std::span<const float> buffer) const;
   void forward_backward(const data::MicroBatch& images, const at::Tensor& labels, StepTimes& times);
 
   StepShape shape_;

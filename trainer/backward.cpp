@@ -1,5 +1,5 @@
-// See backward.h. Each leaf's .grad is a view of the flat buffer, into which autograd adds in
-// place; a hook behind the addition notes that this parameter is done.
+// See backward.h. Autograd hands each leaf its gradient without a copy (the leaf has none yet); a
+// hook moves it to its place while it is still in the cache and lets the memory go.
 #include "trainer/backward.h"
 
 #include <torch/csrc/autograd/autograd.h>
@@ -15,8 +15,29 @@ struct Backward::Impl {
   std::vector<at::Tensor> values;
   std::vector<char> done;
   size_t pending = 0;  // parameters below it are not final yet
+  at::Tensor target;   // flat, on the parameters' device
   const std::function<void(size_t)>* on_ready = nullptr;
   at::Tensor staging;  // on the parameters' device, where flat is elsewhere
+
+  void take(size_t i) {
+    at::Tensor& grad = values[i].mutable_grad();
+    const at::NoGradGuard no_grad;
+    layout.view(target, i).copy_(grad);
+    grad.reset();
+    finished(i);
+  }
+
+  // What no gradient is written to: frozen parameters, and the padding behind each.
+  void clear_rest() {
+    const at::NoGradGuard no_grad;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto begin = static_cast<int64_t>(layout.offset(i));
+      const auto end =
+          static_cast<int64_t>(i + 1 < values.size() ? layout.offset(i + 1) : layout.elements());
+      const int64_t from = begin + (values[i].requires_grad() ? values[i].numel() : 0);
+      if (from < end) target.narrow(0, from, end - from).zero_();
+    }
+  }
 
   // Parameter i's gradient is in its place. Gradients come roughly from the last parameter to the
   // first; only an unbroken tail is announced.
@@ -52,7 +73,7 @@ Backward::Backward(const std::vector<Param>& params, const FlatLayout& layout)
     if (params[i].frozen) continue;
     torch::autograd::impl::set_post_acc_grad_hooks(
         params[i].value,
-        std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->finished(i); }));
+        std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->take(i); }));
   }
 }
 
@@ -70,18 +91,17 @@ void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
   const bool direct = flat.device() == s.values.front().device();
   if (!direct && !s.staging.defined())
     s.staging = at::empty({flat.numel()}, flat.options().device(s.values.front().device()));
-  const at::Tensor target = direct ? flat : s.staging;
-  target.zero_();
-  for (size_t i = 0; i < s.values.size(); ++i) {
-    s.values[i].mutable_grad() =
-        s.values[i].requires_grad() ? s.layout.view(target, i) : at::Tensor();
-    s.done[i] = s.values[i].requires_grad() ? 0 : 1;
-  }
+  s.target = direct ? flat : s.staging;
+  s.clear_rest();
+  for (size_t i = 0; i < s.values.size(); ++i) s.done[i] = s.values[i].requires_grad() ? 0 : 1;
   s.pending = s.values.size();
   s.on_ready = direct ? &on_ready : nullptr;
   torch::autograd::backward({loss});
   s.on_ready = nullptr;
-  if (!direct) flat.copy_(target);
+  for (size_t i = 0; i < s.values.size(); ++i)
+    if (!s.done[i]) s.layout.view(s.target, i).zero_();
+  if (!direct) flat.copy_(s.target);
+  s.target.reset();
   if (on_ready) on_ready(0);
 }
 

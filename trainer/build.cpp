@@ -78,8 +78,8 @@ std::unique_ptr<data::ShardDataset> open_eval_set(const RunConfig& c) {
 }
 
 std::vector<Param> make_params(const RunConfig& c, model::Nfnet& net, const FlatLayout& layout,
-                               const at::Tensor& weights, const at::Tensor& gradients) {
-  std::vector<Param> params = bind_params(net, layout, weights, gradients);
+                               const at::Tensor& weights) {
+  std::vector<Param> params = bind_params(net, layout, weights);
   apply_layer_rules(c.optimizer, net.spec(), params);
   return params;
 }
@@ -105,8 +105,7 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
           device),
       layout(layout_of(net)),
       weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      gradients(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      sgd((params = make_params(c, net, layout, weights, gradients)), sgd_options(c)),
+      sgd((params = make_params(c, net, layout, weights)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),

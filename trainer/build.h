@@ -41,10 +41,9 @@ struct Trainer {
   data::Sampler sampler;
   data::TrainPlan plan;
   model::Nfnet net;
-  std::vector<Param> params;  // value and grad are views of the two arenas
+  std::vector<Param> params;  // values are views of the arena; gradients go through the reducer
   FlatLayout layout;
-  at::Tensor weights;    // flat, all parameters
-  at::Tensor gradients;  // flat, the step's mean gradient
+  at::Tensor weights;  // flat, all parameters
   Sgd sgd;
   std::unique_ptr<Ema> ema;  // null without ema.decay
   Schedule schedule;

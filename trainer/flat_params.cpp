@@ -10,15 +10,12 @@ FlatLayout layout_of(const model::Nfnet& net) {
 }
 
 std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout,
-                               const at::Tensor& weights, const at::Tensor& gradients) {
+                               const at::Tensor& weights) {
   std::vector<Param> params;
   for (size_t i = 0; i < net.parameters().size(); ++i) {
     net.rebind(i, layout.view(weights, i));
     const auto& p = net.parameters()[i];
-    params.push_back({.name = p.name,
-                      .value = p.tensor,
-                      .grad = gradients.defined() ? layout.view(gradients, i) : at::Tensor(),
-                      .role = p.role});
+    params.push_back({.name = p.name, .value = p.tensor, .role = p.role});
   }
   return params;
 }

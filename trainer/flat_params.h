@@ -1,5 +1,5 @@
-// A network's parameters laid into flat arenas: the form in which the gradient sum, the optimizer
-// and the checkpoint see them.
+// A network's parameters laid into one flat arena: the form in which the gradient sum, the
+// optimizer and the checkpoint see them.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -15,8 +15,8 @@ namespace nf::train {
 FlatLayout layout_of(const model::Nfnet& net);
 
 // Rebinds the network's parameters to views of `weights`, whose numbers hold from then on, and
-// lists them, with the views of `gradients` at the same places where that is defined.
+// lists them, without gradients: those come as one flat buffer of the same layout.
 std::vector<Param> bind_params(model::Nfnet& net, const FlatLayout& layout,
-                               const at::Tensor& weights, const at::Tensor& gradients = {});
+                               const at::Tensor& weights);
 
 }  // namespace nf::train

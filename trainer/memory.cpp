@@ -42,7 +42,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
 
   MemoryEstimate e;
   e.program = kProgramBytes;
-  e.parameters = copy * (3 + (ema ? 1 : 0) + (c.sam.rho > 0 ? 2 : 0) + sums);
+  e.parameters = copy * (2 + (ema ? 1 : 0) + (c.sam.rho > 0 ? 2 : 0) + sums);
   const double training = model::training_peak_bytes(
       spec, size, micro_batch, c.precision.compute == "bfloat16" ? 2 : 4, recompute);
   double evaluation = 0;

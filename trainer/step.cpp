@@ -210,21 +210,20 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
 
   const Timeline::Span span(hooks.timeline, "update");
   at::NoGradGuard no_grad;
-  t.gradients.copy_(as_tensor(sum, t.gradient_path.device));
-  t.reducer.release();
-  t.gradients.mul_(1.0 / std::max<double>(1.0, static_cast<double>(control.valid_samples)));
-  if (r.not_finite.empty()) {  // AGC, decay, momentum, update: only if all is finite
-    const StepStats stats = t.sgd.step(r.learning_rate);
+  if (r.not_finite.empty()) {  // AGC, decay, momentum, update, average: only if all is finite
+    const double valid = std::max<double>(1.0, static_cast<double>(control.valid_samples));
+    const StepStats stats = t.sgd.step({.lr = r.learning_rate,
+                                        .gradient = as_tensor(sum, t.gradient_path.device),
+                                        .scale = 1.0 / valid,
+                                        .average = t.ema.get(),
+                                        .index = t.step});
     if (!stats.finite) r.not_finite = "the gradient of " + stats.first_non_finite;
     r.grad_norm = stats.grad_norm;
     r.agc_units = stats.units;
     r.agc_clipped = stats.clipped;
   }
-  if (r.not_finite.empty()) {
-    if (t.ema) t.ema->update(t.step);
-  } else if (t.config.train.on_non_finite == "stop") {
-    throw_not_finite(r);
-  }
+  t.reducer.release();
+  if (!r.not_finite.empty() && t.config.train.on_non_finite == "stop") throw_not_finite(r);
   t.step = r.step;
   return r;
 }

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -115,8 +116,8 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& shortcut,
                             const at::Tensor& in, const at::Tensor& w1, const at::Tensor& b1,
                             const at::Tensor& w2, const at::Tensor& b2, const at::Tensor& gain,
-                            const at::Tensor& keep, double scale) {
-    const at::Tensor o = nhwc(in);
+                            const std::optional<at::Tensor>& kept, double scale) {
+    const at::Tensor o = nhwc(in), keep = kept.value_or(at::Tensor());
     const at::Tensor mean = pixel_sums(o, {}, 1.0 / static_cast<double>(Sizes(o).p));
     const at::Tensor hidden = at::linear(mean, w1.flatten(1), b1).relu_();
     const at::Tensor gate = at::linear(hidden, w2.flatten(1), b2).sigmoid_();
@@ -176,7 +177,7 @@ at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const Sq
   NF_CHECK(shortcut.sizes() == o.sizes() && shortcut.scalar_type() == o.scalar_type());
   if (!o.is_cpu()) return excited_sum_composed(shortcut, o, p, keep);
   return ExcitedSum::apply(shortcut, o, p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias,
-                           p.skip_gain, keep, p.scale);
+                           p.skip_gain, keep.defined() ? std::optional(keep) : std::nullopt, p.scale);
 }
 
 }  // namespace nf::model

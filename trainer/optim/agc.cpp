@@ -18,6 +18,12 @@ AgcUnits agc_units(at::IntArrayRef shape) {
   return {shape[0], elements / shape[0]};
 }
 
+double clip_factor(double gradient_squares, double weight_squares, const AgcOptions& options) {
+  const double norm = std::sqrt(gradient_squares);
+  const double limit = options.clip * std::max(std::sqrt(weight_squares), options.eps);
+  return norm > limit ? limit / std::max(norm, 1e-6) : 1.0;
+}
+
 UnitScales measure_units(const Param& param, const AgcOptions& options) {
   NF_CHECK(param.grad.defined() && param.grad.sizes() == param.value.sizes(),
            "gradient of " + param.name + " is missing or of another shape");
@@ -32,11 +38,8 @@ UnitScales measure_units(const Param& param, const AgcOptions& options) {
   out.clipped_grad_squares = 0;
   const std::vector<double> weight = kernels::unit_squares(param.value, units.count);
   for (size_t u = 0; u < grad.size(); ++u) {
-    const double norm = std::sqrt(grad[u]);
-    const double limit = options.clip * std::max(std::sqrt(weight[u]), options.eps);
-    double factor = 1.0;
-    if (norm > limit) {
-      factor = limit / std::max(norm, 1e-6);
+    const double factor = clip_factor(grad[u], weight[u], options);
+    if (factor != 1.0) {
       if (out.scale.empty()) out.scale.assign(grad.size(), 1.0);
       out.scale[u] = factor;
       ++out.clipped;

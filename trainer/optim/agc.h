@@ -28,6 +28,9 @@ struct AgcUnits {
 };
 AgcUnits agc_units(at::IntArrayRef shape);
 
+// The factor of a unit's gradient: 1 unless its norm exceeds clip * max(norm of the weights, eps).
+double clip_factor(double gradient_squares, double weight_squares, const AgcOptions& options);
+
 // What clipping would do to one parameter.
 struct UnitScales {
   double grad_squares = 0;          // sum of squares of the gradient

@@ -20,11 +20,12 @@ Ema::Ema(std::vector<Param> params, double max_decay)
   for (size_t i = 0; i < params_.size(); ++i) values_[i].copy_(params_[i].value);
 }
 
+double Ema::weight(uint64_t t) const { return 1.0 - ema_decay(max_decay_, t); }
+
 void Ema::update(uint64_t t) {
   const at::NoGradGuard no_grad;
-  const double weight = 1.0 - ema_decay(max_decay_, t);
   for (size_t i = 0; i < params_.size(); ++i)
-    kernels::move_towards(values_[i], params_[i].value, weight);
+    kernels::move_towards(values_[i], params_[i].value, weight(t));
 }
 
 }  // namespace nf::train

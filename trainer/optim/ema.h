@@ -17,8 +17,10 @@ class Ema {
   // Starts as a copy of the parameters' values.
   Ema(std::vector<Param> params, double max_decay);
 
-  // After the update with index t (from 0).
+  // After the update with index t (from 0), where the update's own pass did not do it (Sgd::step).
   void update(uint64_t t);
+  // 1 - d of that update.
+  double weight(uint64_t t) const;
 
   double max_decay() const { return max_decay_; }
   const std::vector<Param>& params() const { return params_; }

@@ -1,53 +1,43 @@
-// See kernels.h. The loops run in float32 or float64, whichever the tensors have; factors are
-// rounded to that type once.
+// See kernels.h.
 #include "trainer/optim/kernels.h"
 
+#include <ATen/Parallel.h>
+
+#include <algorithm>
 #include <array>
 
 #include "core/check.h"
+#include "core/vector_loop.h"
 
 namespace nf::train::kernels {
 namespace {
 
-// Calls body with a value of the tensor's element type.
-template <class Body>
-void with_element_type(const at::Tensor& tensor, const Body& body) {
-  if (tensor.scalar_type() == at::kFloat) return body(float{});
-  NF_CHECK(tensor.scalar_type() == at::kDouble, "parameters are float32 or float64");
-  body(double{});
-}
+constexpr int64_t kLanes = 16;
 
+// Lane k adds elements k, k + 16, ...; the lanes are added in one fixed tree.
 template <class T>
-double sum_of_squares(const T* x, int64_t n) {
-  // Eight independent sums: the compiler may use vectors, the order stays fixed.
-  std::array<double, 8> lane{};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (size_t k = 0; k < 8; ++k) {
-      const double v = x[i + static_cast<int64_t>(k)];
-      lane[k] += v * v;
-    }
-  for (size_t k = 0; i < n; ++i, ++k) lane[k] += static_cast<double>(x[i]) * x[i];
-  return ((lane[0] + lane[1]) + (lane[2] + lane[3])) + ((lane[4] + lane[5]) + (lane[6] + lane[7]));
-}
-
-template <class T>
-void update_block(T* __restrict w, const T* __restrict g, T* __restrict m, int64_t n, double factor,
-                  const SgdUpdate& u) {
-  const T scale = static_cast<T>(factor), decay = static_cast<T>(u.weight_decay);
-  const T momentum = static_cast<T>(u.momentum), lr = static_cast<T>(u.lr);
-  if (u.nesterov) {
-    for (int64_t i = 0; i < n; ++i) {
-      const T d = scale * g[i] + decay * w[i];
-      m[i] = momentum * m[i] + d;
-      w[i] -= lr * (d + momentum * m[i]);
-    }
-  } else {
-    for (int64_t i = 0; i < n; ++i) {
-      m[i] = momentum * m[i] + (scale * g[i] + decay * w[i]);
-      w[i] -= lr * m[i];
-    }
+double sum_of_squares_of(const T* x, int64_t n, T scale) {
+  std::array<double, kLanes> sums{};
+  double* const out = sums.data();
+  vector_loop([=]() NF_INLINE {
+    double lane[kLanes] = {};
+    const int64_t whole = n / kLanes * kLanes;
+    for (int64_t i = 0; i < whole; i += kLanes)
+      for (int64_t k = 0; k < kLanes; ++k) {
+        const T scaled = scale * x[i + k];
+        const double v = static_cast<double>(scaled);
+        lane[k] += v * v;
+      }
+    for (int64_t k = 0; k < kLanes; ++k) out[k] = lane[k];
+  });
+  for (int64_t i = n / kLanes * kLanes, k = 0; i < n; ++i, ++k) {
+    const T scaled = scale * x[i];
+    const double v = static_cast<double>(scaled);
+    out[k] += v * v;
   }
+  for (int64_t width = kLanes / 2; width > 0; width /= 2)
+    for (int64_t k = 0; k < width; ++k) out[k] += out[k + width];
+  return out[0];
 }
 
 void check_like(const at::Tensor& a, const at::Tensor& b) {
@@ -70,17 +60,25 @@ at::Tensor factors_like(const at::Tensor& tensor, std::span<const double> scale)
   return host.to(tensor.options());
 }
 
-}  // namespace
-
-std::vector<double> unit_squares_cpu(const at::Tensor& tensor, int64_t units) {
-  const int64_t length = block_length(tensor, static_cast<size_t>(units));
+template <class T>
+std::vector<double> unit_squares_cpu(const at::Tensor& tensor, int64_t units, int64_t length) {
+  const T* const x = tensor.const_data_ptr<T>();
   std::vector<double> out(static_cast<size_t>(units));
-  with_element_type(tensor, [&](auto type) {
-    const auto* x = tensor.const_data_ptr<decltype(type)>();
-    for (int64_t u = 0; u < units; ++u)
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, length));
+  at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u)
       out[static_cast<size_t>(u)] = sum_of_squares(x + u * length, length);
   });
   return out;
+}
+
+}  // namespace
+
+double sum_of_squares(const float* x, int64_t n, double scale) {
+  return sum_of_squares_of(x, n, static_cast<float>(scale));
+}
+double sum_of_squares(const double* x, int64_t n, double scale) {
+  return sum_of_squares_of(x, n, scale);
 }
 
 std::vector<double> unit_squares_aten(const at::Tensor& tensor, int64_t units) {
@@ -91,48 +89,25 @@ std::vector<double> unit_squares_aten(const at::Tensor& tensor, int64_t units) {
   return {begin, begin + units};
 }
 
-void scale_blocks_cpu(const at::Tensor& tensor, std::span<const double> scale) {
-  const int64_t length = block_length(tensor, scale.size());
-  with_element_type(tensor, [&](auto type) {
-    using T = decltype(type);
-    T* x = tensor.data_ptr<T>();
-    for (const double factor : scale) {
-      const T f = static_cast<T>(factor);
-      for (int64_t i = 0; i < length; ++i) x[i] *= f;
-      x += length;
-    }
-  });
+std::vector<double> unit_squares(const at::Tensor& tensor, int64_t units) {
+  if (!tensor.is_cpu()) return unit_squares_aten(tensor, units);
+  const int64_t length = block_length(tensor, static_cast<size_t>(units));
+  if (tensor.scalar_type() == at::kFloat) return unit_squares_cpu<float>(tensor, units, length);
+  NF_CHECK(tensor.scalar_type() == at::kDouble, "parameters are float32 or float64");
+  return unit_squares_cpu<double>(tensor, units, length);
 }
 
-void scale_blocks_aten(const at::Tensor& tensor, std::span<const double> scale) {
+void scale_blocks(const at::Tensor& tensor, std::span<const double> scale) {
   const int64_t length = block_length(tensor, scale.size());
   tensor.view({static_cast<int64_t>(scale.size()), length}).mul_(factors_like(tensor, scale));
 }
 
-void sgd_update_cpu(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
-                    std::span<const double> scale, const SgdUpdate& update) {
-  check_like(value, grad);
-  check_like(value, momentum);
-  const size_t blocks = scale.empty() ? 1 : scale.size();
-  const int64_t length = block_length(value, blocks);
-  with_element_type(value, [&](auto type) {
-    using T = decltype(type);
-    T* w = value.data_ptr<T>();
-    const T* g = grad.const_data_ptr<T>();
-    T* m = momentum.data_ptr<T>();
-    for (size_t b = 0; b < blocks; ++b) {
-      const int64_t at = static_cast<int64_t>(b) * length;
-      update_block(w + at, g + at, m + at, length, scale.empty() ? 1.0 : scale[b], update);
-    }
-  });
-}
-
-void sgd_update_aten(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
-                     std::span<const double> scale, const SgdUpdate& update) {
+void sgd_update(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
+                std::span<const double> scale, const SgdUpdate& update) {
   check_like(value, grad);
   check_like(value, momentum);
   at::Tensor d = grad.clone();
-  if (!scale.empty()) scale_blocks_aten(d, scale);
+  if (!scale.empty()) scale_blocks(d, scale);
   if (update.weight_decay != 0) d.add_(value, update.weight_decay);
   momentum.mul_(update.momentum).add_(d);
   if (update.nesterov)
@@ -141,39 +116,9 @@ void sgd_update_aten(const at::Tensor& value, const at::Tensor& grad, const at::
     value.sub_(momentum, update.lr);
 }
 
-void move_towards_cpu(const at::Tensor& average, const at::Tensor& value, double weight) {
-  check_like(average, value);
-  with_element_type(average, [&](auto type) {
-    using T = decltype(type);
-    T* __restrict e = average.data_ptr<T>();
-    const T* __restrict w = value.const_data_ptr<T>();
-    const T factor = static_cast<T>(weight);
-    for (int64_t i = 0; i < average.numel(); ++i) e[i] += factor * (w[i] - e[i]);
-  });
-}
-
-void move_towards_aten(const at::Tensor& average, const at::Tensor& value, double weight) {
+void move_towards(const at::Tensor& average, const at::Tensor& value, double weight) {
   check_like(average, value);
   average.add_(value - average, weight);
-}
-
-std::vector<double> unit_squares(const at::Tensor& tensor, int64_t units) {
-  return tensor.is_cpu() ? unit_squares_cpu(tensor, units) : unit_squares_aten(tensor, units);
-}
-
-void scale_blocks(const at::Tensor& tensor, std::span<const double> scale) {
-  tensor.is_cpu() ? scale_blocks_cpu(tensor, scale) : scale_blocks_aten(tensor, scale);
-}
-
-void sgd_update(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
-                std::span<const double> scale, const SgdUpdate& update) {
-  value.is_cpu() ? sgd_update_cpu(value, grad, momentum, scale, update)
-                 : sgd_update_aten(value, grad, momentum, scale, update);
-}
-
-void move_towards(const at::Tensor& average, const at::Tensor& value, double weight) {
-  average.is_cpu() ? move_towards_cpu(average, value, weight)
-                   : move_towards_aten(average, value, weight);
 }
 
 }  // namespace nf::train::kernels

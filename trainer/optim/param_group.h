@@ -21,7 +21,7 @@ namespace nf::train {
 struct Param {
   std::string name{};
   at::Tensor value{};
-  at::Tensor grad{};  // may be undefined when frozen
+  at::Tensor grad{};  // undefined when frozen, or where gradients come as one flat buffer
   ParamRole role = ParamRole::kConvWeight;
   double lr_scale = 1.0;  // multiplies the learning rate of this parameter
   bool frozen = false;    // no gradient, no clipping, no update

@@ -31,17 +31,30 @@ struct StepStats {
   std::string first_non_finite;  // name of the first parameter with a NaN or infinite gradient
 };
 
+class Ema;
+
+// What one update takes in.
+struct Update {
+  double lr = 0;
+  at::Tensor gradient{};  // flat, laid out as Sgd::layout(); on any device
+  double scale = 1;       // the gradient is `scale` times it
+  Ema* average = nullptr; // follows the weights in the same pass
+  uint64_t index = 0;     // of the update, from 0: how far the average has warmed up
+};
+
 class Sgd {
  public:
   // All values share one type and device. Momentum starts at zero, in one flat buffer laid out as
   // FlatLayout.
   Sgd(std::vector<Param> params, SgdOptions options);
 
-  // One update with learning rate lr * param.lr_scale, on the gradients that lie in the params:
+  // One update with learning rate lr * param.lr_scale:
   //   g <- AGC(g) + wd W;  M <- momentum M + g;  W <- W - lr (g + momentum M)    (without nesterov:
   //   W - lr M)
   // Gradients keep their values (clipping happens on the way). Deterministic for any number of
-  // threads.
+  // threads. On the CPU one fused pass (update_pass.h), elsewhere the operations of kernels.h.
+  StepStats step(const Update& update);
+  // The same with the gradients that lie in the params, and no average.
   StepStats step(double lr);
 
   const std::vector<Param>& params() const { return params_; }
@@ -55,6 +68,10 @@ class Sgd {
   const at::Tensor& momentum_arena() const { return momentum_arena_; }
 
  private:
+  StepStats apply(const Update& update, const std::vector<at::Tensor>& gradients);
+  StepStats apply_fused(const Update& update, const std::vector<at::Tensor>& gradients);
+  StepStats apply_composed(const Update& update, const std::vector<at::Tensor>& gradients);
+
   std::vector<Param> params_;
   SgdOptions options_;
   FlatLayout layout_;

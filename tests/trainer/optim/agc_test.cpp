@@ -118,36 +118,26 @@ TEST(Agc, FailsOnAMissingGradient) {
   EXPECT_THROW(clip_gradients({p}, 0.01), std::logic_error);
 }
 
-// The loops for CPU tensors and the ATen operations for other devices are one formula.
-TEST(Kernels, LoopsAndAtenOperationsAgree) {
-  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{}, {17}, {6, 5, 3, 3}}) {
-    const int64_t units = agc_units(shape).count;
-    const at::Tensor w = golden_tensor("w", shape, 0.3), g = golden_tensor("g", shape, 0.7);
-    const at::Tensor m = golden_tensor("m", shape, 0.2);
-    const auto a = kernels::unit_squares_cpu(g, units), b = kernels::unit_squares_aten(g, units);
-    for (size_t u = 0; u < a.size(); ++u) EXPECT_NEAR(a[u], b[u], 1e-13);
+TEST(Agc, FactorIsTheShareOfTheNormThatIsLeft) {
+  const AgcOptions agc{.clip = 0.1, .eps = 1e-3};
+  EXPECT_EQ(clip_factor(0.01, 1.0, agc), 1.0);  // a norm of exactly the limit stays
+  EXPECT_NEAR(clip_factor(4.0, 1.0, agc), 0.05, 1e-15);
+  EXPECT_NEAR(clip_factor(4.0, 0.0, agc), 0.1 * 1e-3 / 2, 1e-18);  // floor of the weights' norm
+  EXPECT_EQ(clip_factor(0.0, 0.0, agc), 1.0);
+}
 
-    std::vector<double> scale(static_cast<size_t>(units));
-    for (size_t u = 0; u < scale.size(); ++u) scale[u] = 0.5 + 0.1 * static_cast<double>(u);
-    for (const bool nesterov : {true, false}) {
-      const kernels::SgdUpdate update{
-          .lr = 0.1, .momentum = 0.9, .weight_decay = 0.01, .nesterov = nesterov};
-      const at::Tensor w1 = w.clone(), m1 = m.clone(), w2 = w.clone(), m2 = m.clone();
-      kernels::sgd_update_cpu(w1, g, m1, scale, update);
-      kernels::sgd_update_aten(w2, g, m2, scale, update);
-      EXPECT_TRUE(at::allclose(w1, w2, 1e-14, 1e-15));
-      EXPECT_TRUE(at::allclose(m1, m2, 1e-14, 1e-15));
-      EXPECT_FALSE(w1.equal(w));
+TEST(Kernels, SumsOfSquaresAgreeWithAtenAndTakeTheScale) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{}, {17}, {6, 5, 3, 3}, {3, 1000}}) {
+    const int64_t units = agc_units(shape).count;
+    const at::Tensor x = golden_tensor("g", shape, 0.7);
+    for (const at::Tensor& t : {x, x.to(at::kFloat)}) {
+      const auto a = kernels::unit_squares(t, units), b = kernels::unit_squares_aten(t, units);
+      for (size_t u = 0; u < a.size(); ++u) EXPECT_NEAR(a[u], b[u], 1e-13 * b[u]);
     }
-    const at::Tensor g1 = g.clone(), g2 = g.clone();
-    kernels::scale_blocks_cpu(g1, scale);
-    kernels::scale_blocks_aten(g2, scale);
-    EXPECT_TRUE(g1.equal(g2));
-    const at::Tensor e1 = w.clone(), e2 = w.clone();
-    kernels::move_towards_cpu(e1, g, 0.25);
-    kernels::move_towards_aten(e2, g, 0.25);
-    EXPECT_TRUE(at::allclose(e1, e2, 1e-14, 1e-15));
+    EXPECT_NEAR(kernels::sum_of_squares(x.const_data_ptr<double>(), x.numel(), 0.5),
+                0.25 * x.square().sum().item<double>(), 1e-12);
   }
+  EXPECT_EQ(kernels::sum_of_squares(static_cast<const float*>(nullptr), 0), 0.0);
 }
 
 }  // namespace
