@@ -15,6 +15,7 @@
 #include <opencv2/imgproc.hpp>
 #include <vector>
 
+#include "bench/median.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"
@@ -23,6 +24,8 @@
 
 namespace nf::data {
 namespace {
+
+using bench::median;
 
 double thread_seconds() {
   timespec t{};
@@ -76,11 +79,6 @@ struct Way {
   std::function<void(const Sample&, uint64_t position, uint8_t* out)> run;
   std::vector<double> ms;  // per image, one value a round
 };
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v.size() % 2 == 1 ? v[v.size() / 2] : (v[v.size() / 2 - 1] + v[v.size() / 2]) / 2;
-}
 
 void must(const SampleFault& fault) {
   if (!fault.ok()) throw std::runtime_error(fault.reason);

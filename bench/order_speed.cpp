@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 #include <functional>
 #include <map>
 
 #include "core/command_line.h"
 #include "core/jsonl.h"
+#include "core/process_memory.h"
 #include "core/program.h"
 #include "core/rng.h"
 #include "data_pipeline/sampler.h"
@@ -37,16 +37,7 @@ double seconds_of(const std::function<void()>& body) {
   return thread_seconds() - begin;
 }
 
-double resident_mib() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    if (word != "VmRSS:") continue;
-    double kib = 0;
-    status >> kib;
-    return kib / 1024;
-  }
-  return 0;
-}
+double resident_mib() { return resident_bytes() / (1 << 20); }
 
 class Table {
  public:

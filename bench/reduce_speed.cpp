@@ -10,6 +10,7 @@
 #include <ctime>
 #include <map>
 
+#include "bench/median.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"
@@ -18,16 +19,12 @@
 
 namespace {
 using namespace nf;
+using bench::median;
 
 double cpu_seconds() {
   timespec t{};
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
 }
 
 struct Way {

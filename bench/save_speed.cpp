@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "bench/median.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"
@@ -15,11 +16,7 @@
 
 namespace {
 using namespace nf;
-
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
+using bench::median;
 
 template <class Work>
 double seconds(Work work) {

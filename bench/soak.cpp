@@ -7,11 +7,11 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 
 #include "bench/synthetic_set.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
+#include "core/process_memory.h"
 #include "core/program.h"
 #include "core/rng.h"
 #include "data_pipeline/loader.h"
@@ -33,13 +33,7 @@ int64_t entries(const char* folder) {
 
 Usage usage_now() {
   Usage u;
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    if (word != "VmRSS:") continue;
-    status >> u.resident;
-    u.resident *= 1024;
-    break;
-  }
+  u.resident = static_cast<int64_t>(resident_bytes());
   u.files = entries("/proc/self/fd");
   u.threads = entries("/proc/self/task");
   return u;

@@ -1,5 +1,6 @@
 """Images per second of a training step, nf-train and timm on PyTorch in the same run: same net, size, batch and threads,
-rounds interleaved, median of the rounds. nf-train trains on real images through its loader; timm's images are in memory.
+rounds interleaved, median of the rounds. nf-train trains on real images through its loader; timm's images are in memory. For the
+step alone, without a data set, see bench/step_versus.py.
 
   python bench/train_speed.py --python PEERS_PYTHON --imagenet DATASET --cifar DATASET [--rounds 3]
 
@@ -12,15 +13,17 @@ import statistics
 import subprocess
 import tempfile
 
+from step_versus import peer
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CASES = [  # model, size, batch, steps, classes, data, crop
-    ("nfnet_nano", 32, 128, 30, 10, "cifar", "random_padded"),
-    ("nfnet_f0", 224, 8, 5, 1000, "imagenet", "random_resized"),
+CASES = [  # model, size, batch, steps, data, crop
+    ("nfnet_nano", 32, 128, 30, "cifar", "random_padded"),
+    ("nfnet_f0", 224, 8, 5, "imagenet", "random_resized"),
 ]
 
 
 def ours(case, data, threads):
-    model, size, batch, steps, _, _, crop = case
+    model, size, batch, steps, _, crop = case
     with tempfile.TemporaryDirectory() as out:
         config = os.path.join(out, "empty.toml")
         open(config, "w").close()
@@ -37,13 +40,10 @@ def ours(case, data, threads):
             statistics.median(l["mfu"] for l in train))
 
 
-def peer(case, python, threads):
-    model, size, batch, steps, classes, _, _ = case
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    cmd = [python, ROOT + "/bench/train_peer.py", "--model", model, "--size", size, "--batch", batch, "--threads", threads, "--steps",
-           steps, "--classes", classes]
-    out = subprocess.run([str(c) for c in cmd], check=True, capture_output=True, text=True, env=env).stdout
-    return json.loads(out.strip().splitlines()[-1])["images_per_second"]
+def theirs_of(case, python, threads):
+    model, size, batch, steps, _, _ = case
+    shape = {"mode": "step", "model": model, "size": size, "batch": batch, "steps": steps, "threads": threads}
+    return peer("eager", shape, python)["images_per_s"]
 
 
 def main():
@@ -59,11 +59,11 @@ def main():
     for case in CASES:
         mine, theirs, wait, mfu = [], [], [], []
         for _ in range(a.rounds):
-            speed, w, m = ours(case, a.imagenet if case[5] == "imagenet" else a.cifar, a.threads)
+            speed, w, m = ours(case, a.imagenet if case[4] == "imagenet" else a.cifar, a.threads)
             mine.append(speed)
             wait.append(w)
             mfu.append(m)
-            theirs.append(peer(case, a.python, a.threads))
+            theirs.append(theirs_of(case, a.python, a.threads))
         ratio = sorted(x / y for x, y in zip(mine, theirs))
         med = statistics.median
         print(f"| {case[0]} | {case[1]} | {case[2]} | {a.threads} | {med(mine):.2f} | {med(wait):.3f} | {med(mfu):.2f} | {med(theirs):.2f} | "

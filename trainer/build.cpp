@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "trainer/agreement.h"
 #include "trainer/checkpoint/export.h"
+#include "trainer/flat_params.h"
 #include "trainer/layer_rules.h"
 #include "trainer/memory.h"
 #include "trainer/model_metadata.h"
@@ -76,21 +77,9 @@ std::unique_ptr<data::ShardDataset> open_eval_set(const RunConfig& c) {
   return std::make_unique<data::ShardDataset>(c.data.path, c.evaluate.split, read_options(c));
 }
 
-FlatLayout layout_of(const model::Nfnet& net) {
-  std::vector<std::vector<int64_t>> shapes;
-  for (const auto& p : net.parameters()) shapes.push_back(p.tensor.sizes().vec());
-  return FlatLayout(shapes);
-}
-
-// Rebinds the network's parameters to views of the arena and lists them.
-std::vector<Param> bind_params(const RunConfig& c, model::Nfnet& net, const FlatLayout& layout,
+std::vector<Param> make_params(const RunConfig& c, model::Nfnet& net, const FlatLayout& layout,
                                const at::Tensor& weights) {
-  std::vector<Param> params;
-  for (size_t i = 0; i < net.parameters().size(); ++i) {
-    net.rebind(i, layout.view(weights, i));
-    const auto& p = net.parameters()[i];
-    params.push_back({.name = p.name, .value = p.tensor, .role = p.role});
-  }
+  std::vector<Param> params = bind_params(net, layout, weights);
   apply_layer_rules(c.optimizer, net.spec(), params);
   return params;
 }
@@ -116,7 +105,7 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
           device),
       layout(layout_of(net)),
       weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      sgd((params = bind_params(c, net, layout, weights)), sgd_options(c)),
+      sgd((params = make_params(c, net, layout, weights)), sgd_options(c)),
       schedule(make_schedule(c, plan)),
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),

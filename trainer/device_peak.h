@@ -10,4 +10,10 @@ namespace nf::train {
 // threads that are set (about 0.2 s).
 double peak_flops(at::Device device, double peak_tflops);
 
+// FLOP/s of the fastest of `repeats` products of two side x side matrices, measured now.
+double matmul_flops(at::Device device, at::ScalarType type, int64_t side, int repeats);
+
+// Waits until the device has done all that it was given. A CPU always has.
+void synchronize(at::Device device);
+
 }  // namespace nf::train

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "core/process_memory.h"
 #include "core/temporary_folder.h"
 #include "data_pipeline/ledger.h"
 #include "trainer/comm/fake.h"

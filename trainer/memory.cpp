@@ -4,9 +4,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <string>
 
+#include "core/process_memory.h"
 #include "models/nfnet/cost.h"
 #include "trainer/comm/sum_tree.h"
 
@@ -15,14 +15,6 @@ namespace {
 
 // LibTorch, oneDNN's and MKL's code and tables, Open MPI: measured on tiny nets (docs/numbers.md).
 constexpr double kProgramBytes = 205.0 * 1048576;
-
-// A line "Name:   123 kB" of a file under /proc, in bytes; 0 where there is none.
-double proc_bytes(const char* file, const std::string& name) {
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);)
-    if (line.starts_with(name + ":")) return 1024.0 * std::stod(line.substr(name.size() + 1));
-  return 0;
-}
 
 bool saves_while_training(const RunConfig& c, uint64_t steps) {
   const auto within = [&](int64_t every) {
@@ -70,8 +62,7 @@ bool choose_recompute(const RunConfig& c, const model::NfnetSpec& spec, int rank
                       int ranks_of_host, bool on_cpu) {
   if (c.train.recompute != "auto") return c.train.recompute == "blocks";
   double available = c.train.memory_gib * 1073741824.0;
-  if (available == 0 && on_cpu)
-    available = proc_bytes("/proc/meminfo", "MemAvailable") / ranks_of_host;
+  if (available == 0 && on_cpu) available = available_bytes() / ranks_of_host;
   MemoryEstimate e = estimate_memory(c, spec, ranks, UINT64_MAX, false);
   const double needed = on_cpu ? e.total() : e.parameters + e.activations;
   return needed > 0.8 * available;
@@ -85,7 +76,5 @@ std::string to_text(const MemoryEstimate& e) {
       e.total() / kMiB, e.parameters / kMiB, e.activations / kMiB, e.images / kMiB,
       e.checkpoint / kMiB, e.program / kMiB);
 }
-
-double peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
 
 }  // namespace nf::train

@@ -33,7 +33,4 @@ std::string to_text(const MemoryEstimate& estimate);
 bool choose_recompute(const RunConfig& config, const model::NfnetSpec& spec, int ranks,
                       int ranks_of_host, bool on_cpu);
 
-// The most that this process had resident so far, bytes.
-double peak_resident_bytes();
-
 }  // namespace nf::train

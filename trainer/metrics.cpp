@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "core/hash.h"
-#include "trainer/memory.h"
+#include "core/process_memory.h"
 
 namespace nf::train {
 namespace {
