@@ -8,6 +8,7 @@
 
 #include "models/nfnet/gelu.h"
 #include "models/nfnet/layers.h"
+#include "models/nfnet/pointwise_conv.h"
 #include "models/nfnet/squeeze_excite.h"
 #include "tests/support/tiny_net.h"
 
@@ -177,6 +178,47 @@ TEST(Fused, ADeviceWithoutKernelsOfOursUsesTheComposition) {
   const at::Tensor w = model::standardize(weight, gain, model::Flavour::kDm, 1.0, at::kBFloat16);
   EXPECT_EQ(w.sizes(), weight.sizes());
   EXPECT_EQ(w.scalar_type(), at::kBFloat16);
+}
+
+const Operation kPointwise = [](const auto& in) {
+  return model::pointwise_conv(in[0], in[1], in[2]);
+};
+const Operation kConvolution = [](const auto& in) {
+  return at::convolution(in[0], in[1], in[2], {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1);
+};
+
+TEST(PointwiseConv, EqualsTorchs) {
+  struct Case {
+    int64_t batch, in, out, height, width;
+  };
+  for (const Case& c : {Case{3, 5, 7, 4, 6}, Case{2, 16, 96, 3, 3}, Case{1, 1, 1, 1, 1},
+                        Case{5, 8, 4, 1, 1}, Case{2, 1, 3, 5, 1}, Case{4, 64, 32, 8, 8}}) {
+    const at::Tensor x = numbers("x", {c.batch, c.in, c.height, c.width});
+    const at::Tensor w = numbers("w", {c.out, c.in, 1, 1}), b = numbers("b", {c.out});
+    const at::Tensor up = numbers("up", {c.batch, c.out, c.height, c.width});
+    for (const bool channels_last : {false, true}) {
+      const auto format =
+          channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+      const auto expected = run(kConvolution, {x, w, b}, up);
+      const auto found = run(kPointwise, {x.contiguous(format), w, b}, up.contiguous(format));
+      const auto single = run(kPointwise, {x.to(at::kFloat), w.to(at::kFloat), b.to(at::kFloat)},
+                              up.to(at::kFloat).contiguous(format));
+      for (size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_EQ(found[i].sizes(), expected[i].sizes());
+        EXPECT_LT(worst(found[i], expected[i]), 1e-12) << i;
+        EXPECT_LT(worst(single[i], expected[i]), 2e-4) << i;
+      }
+      EXPECT_TRUE(found[0].is_contiguous(at::MemoryFormat::ChannelsLast));
+    }
+  }
+}
+
+TEST(PointwiseConv, AsksForNoGradientOfImages) {
+  const at::Tensor x = numbers("x", {2, 3, 4, 4});
+  const at::Tensor w = numbers("w", {5, 3, 1, 1}).set_requires_grad(true), b = numbers("b", {5});
+  torch::autograd::backward({model::pointwise_conv(x, w, b).sum()});
+  EXPECT_FALSE(x.grad().defined());
+  EXPECT_LT(worst(w.grad()[0].flatten(), x.sum({0, 2, 3})), 1e-12);
 }
 
 }  // namespace
