@@ -101,7 +101,8 @@ TrainingStep::TrainingStep(const model::NfnetSpec& spec, const StepShape& shape,
           path_.nccl ? static_cast<train::Communicator&>(*path_.nccl) : alone_,
           static_cast<uint64_t>(shape.micro_batches), model_.layout().elements(),
           train::ReducerOptions{.ops = path_.ops.get()})),
-      backward_(model_.params(), model_.layout()) {
+      working_(model_.net(), shape.compute),
+      backward_(working_, model_.layout()) {
   NF_CHECK(shape.batch % shape.micro_batches == 0);
   const int64_t count = shape.batch / shape.micro_batches;
   for (int64_t m = 0; m < shape.micro_batches; ++m) {
@@ -122,6 +123,7 @@ void TrainingStep::forward_backward(const data::MicroBatch& images, const at::Te
   model::ForwardOptions options;
   options.training = true;
   options.compute = shape_.compute;
+  options.weights = &working_;
   options.recompute_blocks = shape_.recompute_blocks;
   Lap lap(device_);
   const at::Tensor logits =
@@ -137,6 +139,11 @@ void TrainingStep::forward_backward(const data::MicroBatch& images, const at::Te
 StepTimes TrainingStep::run() {
   StepTimes times;
   loss_ = 0;
+  {
+    Lap lap(device_);
+    working_.refresh();
+    times.forward += lap.take();
+  }
   for (size_t m = 0; m < images_.size(); ++m) {
     forward_backward(images_[m], labels_[m], times);
     reducer_->add(m);

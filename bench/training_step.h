@@ -11,6 +11,7 @@
 
 #include "data_pipeline/loader.h"
 #include "models/nfnet/nfnet.h"
+#include "models/nfnet/working_weights.h"
 #include "trainer/backward.h"
 #include "trainer/comm/grad_reducer.h"
 #include "trainer/comm/local.h"
@@ -78,6 +79,7 @@ class TrainingStep {
   train::LocalCommunicator alone_;
   train::GradientPath path_;
   std::unique_ptr<train::GradReducer> reducer_;
+  model::WorkingWeights working_;
   train::Backward backward_;
   std::vector<data::MicroBatch> images_;  // one per micro-batch
   std::vector<at::Tensor> labels_;

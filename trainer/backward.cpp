@@ -1,53 +1,71 @@
 // See backward.h. Autograd hands each leaf its gradient without a copy (the leaf has none yet); a
-// hook moves it to its place while it is still in the cache and lets the memory go.
+// hook turns it into the parameters' gradients at their places while it is still in the cache, and
+// lets its memory go.
 #include "trainer/backward.h"
 
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <utility>
+#include <vector>
+
 #include "core/check.h"
 
 namespace nf::train {
 
 struct Backward::Impl {
-  FlatLayout layout;
-  std::vector<at::Tensor> values;
-  std::vector<char> done;
-  size_t pending = 0;  // parameters below it are not final yet
-  at::Tensor target;   // flat, on the parameters' device
-  const std::function<void(size_t)>* on_ready = nullptr;
-  at::Tensor staging;  // on the parameters' device, where flat is elsewhere
+  using Leaf = model::WorkingWeights::Leaf;
 
-  void take(size_t i) {
-    at::Tensor& grad = values[i].mutable_grad();
-    const at::NoGradGuard no_grad;
-    layout.view(target, i).copy_(grad);
-    grad.reset();
-    finished(i);
+  Impl(const model::WorkingWeights& w, const FlatLayout& l)
+      : weights(w), layout(l), done(l.size()) {}
+
+  // The leaf's gradient is there.
+  void take(const Leaf& leaf) {
+    at::Tensor gradient = std::exchange(leaf.tensor.mutable_grad(), at::Tensor());
+    weights.write_gradient(
+        leaf, gradient, layout.view(target, leaf.parameter),
+        leaf.gain < 0 ? at::Tensor() : layout.view(target, static_cast<size_t>(leaf.gain)));
+    finish(leaf);
+    announce();
   }
 
-  // What no gradient is written to: frozen parameters, and the padding behind each.
-  void clear_rest() {
-    const at::NoGradGuard no_grad;
-    for (size_t i = 0; i < values.size(); ++i) {
-      const auto begin = static_cast<int64_t>(layout.offset(i));
-      const auto end =
-          static_cast<int64_t>(i + 1 < values.size() ? layout.offset(i + 1) : layout.elements());
-      const int64_t from = begin + (values[i].requires_grad() ? values[i].numel() : 0);
-      if (from < end) target.narrow(0, from, end - from).zero_();
-    }
+  void finish(const Leaf& leaf) {
+    done[leaf.parameter] = 1;
+    if (leaf.gain >= 0) done[static_cast<size_t>(leaf.gain)] = 1;
   }
 
-  // Parameter i's gradient is in its place. Gradients come roughly from the last parameter to the
-  // first; only an unbroken tail is announced.
-  void finished(size_t i) {
-    done[i] = 1;
+  // Gradients come roughly from the last parameter to the first; only an unbroken tail is
+  // announced.
+  void announce() {
     const size_t before = pending;
     while (pending > 0 && done[pending - 1]) --pending;
     if (pending < before && on_ready && *on_ready)
-      (*on_ready)(pending < values.size() ? layout.offset(pending) : layout.elements());
+      (*on_ready)(pending < layout.size() ? layout.offset(pending) : layout.elements());
   }
+
+  size_t end_of(size_t i) const {
+    return i + 1 < layout.size() ? layout.offset(i + 1) : layout.elements();
+  }
+  void clear(size_t begin, size_t end) const {
+    if (begin < end)
+      target.narrow(0, static_cast<int64_t>(begin), static_cast<int64_t>(end - begin)).zero_();
+  }
+  // Nothing writes to the padding behind a tensor, and no gradient comes for a frozen one.
+  void clear_rest() const {
+    for (size_t i = 0; i < layout.size(); ++i) {
+      const auto length = static_cast<size_t>(layout.view(target, i).numel());
+      clear(layout.offset(i) + (done[i] ? 0 : length), end_of(i));
+    }
+  }
+
+  const model::WorkingWeights& weights;
+  const FlatLayout layout;
+  std::vector<char> done;  // of the parameters
+  size_t pending = 0;      // parameters below it are not final yet
+  at::Tensor target;       // flat, on the parameters' device
+  const std::function<void(size_t)>* on_ready = nullptr;
+  at::Tensor staging;  // on the parameters' device, where flat is elsewhere
 };
 
 namespace {
@@ -63,23 +81,19 @@ class WhenAdded final : public torch::autograd::PostAccumulateGradHook {
 
 }  // namespace
 
-Backward::Backward(const std::vector<Param>& params, const FlatLayout& layout)
-    : impl_(std::make_unique<Impl>()) {
-  Impl& s = *impl_;
-  s.layout = layout;
-  s.done.resize(params.size());
-  for (size_t i = 0; i < params.size(); ++i) {
-    s.values.push_back(params[i].value);
-    if (params[i].frozen) continue;
-    torch::autograd::impl::set_post_acc_grad_hooks(
-        params[i].value, std::make_unique<WhenAdded>([impl = impl_.get(), i] { impl->take(i); }));
-  }
+Backward::Backward(const model::WorkingWeights& weights, const FlatLayout& layout)
+    : impl_(std::make_unique<Impl>(weights, layout)) {
+  for (const auto& leaf : weights.leaves())
+    if (leaf.tensor.requires_grad())
+      torch::autograd::impl::set_post_acc_grad_hooks(
+          leaf.tensor,
+          std::make_unique<WhenAdded>([impl = impl_.get(), &leaf] { impl->take(leaf); }));
 }
 
 Backward::~Backward() {
-  for (const at::Tensor& v : impl_->values) {
-    torch::autograd::impl::set_post_acc_grad_hooks(v, nullptr);
-    v.mutable_grad().reset();
+  for (const auto& leaf : impl_->weights.leaves()) {
+    torch::autograd::impl::set_post_acc_grad_hooks(leaf.tensor, nullptr);
+    leaf.tensor.mutable_grad().reset();
   }
 }
 
@@ -87,18 +101,24 @@ void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
                    const std::function<void(size_t offset)>& on_ready) {
   Impl& s = *impl_;
   NF_CHECK(static_cast<size_t>(flat.numel()) == s.layout.elements());
-  const bool direct = flat.device() == s.values.front().device();
+  const at::Device device = s.weights.leaves().front().tensor.device();
+  const bool direct = flat.device() == device;
   if (!direct && !s.staging.defined())
-    s.staging = at::empty({flat.numel()}, flat.options().device(s.values.front().device()));
+    s.staging = at::empty({flat.numel()}, flat.options().device(device));
   s.target = direct ? flat : s.staging;
+  for (const auto& leaf : s.weights.leaves()) {
+    s.finish(leaf);
+    if (!leaf.tensor.requires_grad()) continue;
+    s.done[leaf.parameter] = 0;
+    if (leaf.gain >= 0) s.done[static_cast<size_t>(leaf.gain)] = 0;
+  }
   s.clear_rest();
-  for (size_t i = 0; i < s.values.size(); ++i) s.done[i] = s.values[i].requires_grad() ? 0 : 1;
-  s.pending = s.values.size();
+  s.pending = s.layout.size();
   s.on_ready = direct ? &on_ready : nullptr;
   torch::autograd::backward({loss});
   s.on_ready = nullptr;
-  for (size_t i = 0; i < s.values.size(); ++i)
-    if (!s.done[i]) s.layout.view(s.target, i).zero_();
+  for (size_t i = 0; i < s.layout.size(); ++i)
+    if (!s.done[i]) s.clear(s.layout.offset(i), s.end_of(i));
   if (!direct) flat.copy_(s.target);
   s.target.reset();
   if (on_ready) on_ready(0);

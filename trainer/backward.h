@@ -7,25 +7,25 @@
 
 #include <functional>
 #include <memory>
-#include <vector>
 
+#include "models/nfnet/working_weights.h"
 #include "trainer/optim/param_group.h"
 
 namespace nf::train {
 
 class Backward {
  public:
-  // The parameters' gradient slots (at::Tensor::grad) belong to this object from now on; those that
-  // are frozen get none. params and layout are copied (tensors are handles).
-  Backward(const std::vector<Param>& params, const FlatLayout& layout);
+  // layout: of the network's parameters. The leaves' gradient slots (at::Tensor::grad) belong to
+  // this object from now on. `weights` must outlive it.
+  Backward(const model::WorkingWeights& weights, const FlatLayout& layout);
   ~Backward();
   Backward(const Backward&) = delete;
   Backward& operator=(const Backward&) = delete;
 
-  // d loss / d parameters into `flat` (1-D, float32, layout.elements() long; old content is lost).
-  // When flat lies on the parameters' device, on_ready(offset) is called on the way, with falling
-  // offsets: all elements from offset on are final. Parameters that the loss does not depend on get
-  // zeros.
+  // d loss / d parameters, for a loss computed with the working weights, into `flat` (1-D, float32,
+  // layout.elements() long; old content is lost). When flat lies on the parameters' device,
+  // on_ready(offset) is called on the way, with falling offsets: all elements from offset on are
+  // final. Parameters that are frozen or that the loss does not depend on get zeros.
   void run(const at::Tensor& loss, const at::Tensor& flat,
            const std::function<void(size_t offset)>& on_ready = {});
 

@@ -84,6 +84,10 @@ std::vector<Param> make_params(const RunConfig& c, model::Nfnet& net, const Flat
   return params;
 }
 
+at::ScalarType compute_type(const RunConfig& c) {
+  return c.precision.compute == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
 int ranks_of_host(Communicator& comm) {
   char name[256] = {};
   ::gethostname(name, sizeof name - 1);
@@ -114,7 +118,8 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
               {.reduction = parse_reduction(c.comm.reduction),
                .ops = gradient_path.ops.get(),
                .shared_memory = c.comm.shared_memory}),
-      backward(params, layout),
+      working(net, compute_type(c)),
+      backward(working, layout),
       sam(params, layout, weights,
           {.rho = c.sam.rho, .fraction = c.sam.fraction, .adaptive = c.sam.adaptive}) {
   const auto classes = static_cast<int64_t>(train_set.class_names().size());

@@ -15,6 +15,7 @@
 #include "data_pipeline/sampler.h"
 #include "data_pipeline/shard_dataset.h"
 #include "models/nfnet/nfnet.h"
+#include "models/nfnet/working_weights.h"
 #include "trainer/backward.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/comm/communicator.h"
@@ -49,6 +50,7 @@ struct Trainer {
   Schedule schedule;
   GradientPath gradient_path;
   GradReducer reducer;
+  model::WorkingWeights working;
   Backward backward;
   Sam sam;
   bool recompute_blocks = false;  // by train.recompute

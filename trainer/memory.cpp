@@ -43,8 +43,9 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
   MemoryEstimate e;
   e.program = kProgramBytes;
   e.parameters = copy * (2 + (ema ? 1 : 0) + (c.sam.rho > 0 ? 2 : 0) + sums);
-  const double training = model::training_peak_bytes(
-      spec, size, micro_batch, c.precision.compute == "bfloat16" ? 2 : 4, recompute);
+  const int element = c.precision.compute == "bfloat16" ? 2 : 4;
+  e.parameters += model::working_weights_bytes(spec, element);
+  const double training = model::training_peak_bytes(spec, size, micro_batch, element, recompute);
   double evaluation = 0;
   if (!c.evaluate.split.empty()) {
     const int64_t eval_size =

@@ -82,7 +82,8 @@ LossResult batch_loss(const Trainer& t, const at::Tensor& logits, const Targets&
 model::ForwardOptions training_options(const Trainer& t, std::span<const uint64_t> positions) {
   model::ForwardOptions options;
   options.training = true;
-  options.compute = t.config.precision.compute == "bfloat16" ? at::kBFloat16 : at::kFloat;
+  options.compute = t.working.type();
+  options.weights = &t.working;
   options.dropout = t.config.model.dropout;
   options.stochastic_depth = t.config.model.stochastic_depth;
   options.seed = static_cast<uint64_t>(t.config.run.seed);
@@ -105,11 +106,13 @@ Targets first_of(const Targets& all, int64_t count) {
 void ascend(Trainer& t, const at::Tensor& images, const Targets& targets,
             std::span<const uint64_t> positions, Timeline* timeline) {
   const Timeline::Span span(timeline, "ascent");
+  t.working.refresh();
   const auto n = t.sam.ascent_count(images.size(0));
   const at::Tensor logits = t.net.forward(
       images.narrow(0, 0, n), training_options(t, positions.first(static_cast<size_t>(n))));
   t.backward.run(batch_loss(t, logits, first_of(targets, n)).sum, t.sam.gradient());
   t.sam.perturb();
+  t.working.refresh();
 }
 
 // Writes the gradient of the micro-batch's summed loss into the reducer's buffer, which may begin
@@ -149,6 +152,7 @@ LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* t
 Control run_micro_batches(Trainer& t, const StepHooks& hooks, StepResult& r,
                           std::vector<LeafSums>& own) {
   Control control;
+  if (!t.sam.on()) t.working.refresh();
   for (uint64_t m = t.plan.first(); m < t.plan.last(); ++m) {
     std::optional<data::MicroBatch> batch;
     {

@@ -7,23 +7,31 @@
 
 namespace nf::model {
 
-BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors) {
-  NF_CHECK(tensors.size() == block_tensors(block), block.name);
+size_t block_tensors(const BlockSpec& block, bool standardized) {
+  const size_t convolutions = block.projection ? 5 : 4;
+  return 5 + convolutions * (standardized ? 2 : 3);
+}
+
+BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors,
+                                 bool standardized) {
+  NF_CHECK(tensors.size() == block_tensors(block, standardized), block.name);
   auto next = tensors.begin();
-  const auto conv = [&next] {
+  const auto conv = [&next, standardized](double scale) {
     ConvParameters p;
     p.weight = *next++;
     p.bias = *next++;
-    p.gain = *next++;
+    if (!standardized) p.gain = *next++;
+    p.scale = scale;
     return p;
   };
+  const double input_scale = kGammaGelu / block.beta;  // act(x) / beta = input_scale * gelu(x)
   BlockParameters p;
   p.skip_gain = *next++;
-  if (block.projection) p.shortcut = conv();
-  p.conv1 = conv();
-  p.conv2 = conv();
-  p.conv2b = conv();
-  p.conv3 = conv();
+  if (block.projection) p.shortcut = conv(input_scale);
+  p.conv1 = conv(input_scale);
+  p.conv2 = conv(kGammaGelu);
+  p.conv2b = conv(kGammaGelu);
+  p.conv3 = conv(kGammaGelu);
   p.fc1_weight = *next++;
   p.fc1_bias = *next++;
   p.fc2_weight = *next++;
@@ -32,26 +40,24 @@ BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Ten
 }
 
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
-                   double scale, Flavour flavour) {
+                   Flavour flavour) {
   const auto type = x.scalar_type();
-  const at::Tensor weight = standardize(p.weight, p.gain, flavour, scale).to(type);
+  const at::Tensor weight =
+      p.gain.defined() ? standardize(p.weight, p.gain, flavour, p.scale, type) : p.weight;
   return conv_same(x, weight, p.bias.to(type), stride, groups);
 }
 
 at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const BlockParameters& p,
                          const NfnetSpec& spec, const at::Tensor& keep) {
   const Flavour flavour = spec.flavour;
-  const double input_scale = kGammaGelu / block.beta;  // act(x) / beta = input_scale * gelu(x)
   at::Tensor o = gelu(x, flavour);
   at::Tensor shortcut = x;
-  if (block.projection) {
-    shortcut =
-        ws_conv(block.stride == 1 ? o : avg_pool_same(o), p.shortcut, 1, 1, input_scale, flavour);
-  }
-  o = ws_conv(o, p.conv1, 1, 1, input_scale, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv2, block.stride, block.groups, kGammaGelu, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv2b, 1, block.groups, kGammaGelu, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv3, 1, 1, kGammaGelu, flavour);
+  if (block.projection)
+    shortcut = ws_conv(block.stride == 1 ? o : avg_pool_same(o), p.shortcut, 1, 1, flavour);
+  o = ws_conv(o, p.conv1, 1, 1, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv2, block.stride, block.groups, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv2b, 1, block.groups, flavour);
+  o = ws_conv(gelu(o, flavour), p.conv3, 1, 1, flavour);
   return excited_sum(
       shortcut, o,
       {p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias, p.skip_gain, 2.0 * spec.alpha}, keep);

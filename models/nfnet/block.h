@@ -11,7 +11,9 @@
 namespace nf::model {
 
 struct ConvParameters {
-  at::Tensor weight, bias, gain;
+  at::Tensor weight, bias;
+  at::Tensor gain;   // undefined: the weight is standardized and scaled already
+  double scale = 1;  // of the standardized weight (ParameterSpec::scale)
 };
 
 struct BlockParameters {
@@ -21,14 +23,15 @@ struct BlockParameters {
   at::Tensor fc1_weight, fc1_bias, fc2_weight, fc2_bias;
 };
 
-// A block's tensors are listed in the order of parameter_specs(): 17, or 20 with a projection.
-inline size_t block_tensors(const BlockSpec& block) { return block.projection ? 20 : 17; }
-BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors);
+// A block's tensors are listed in the order of parameter_specs(), without gains where the weights
+// are `standardized`: 17, or 20 with a projection, 4 or 5 of them gains.
+size_t block_tensors(const BlockSpec& block, bool standardized);
+BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors,
+                                 bool standardized);
 
-// Weight-standardized convolution in the type of x; `scale` multiplies the standardized weight, not
-// the bias.
+// Weight-standardized convolution in the type of x.
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
-                   double scale, Flavour flavour);
+                   Flavour flavour);
 
 // x [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]. keep: [B,1,1,1] of 0 and 1 in
 // the type of x, or undefined: which images keep their residual branch.

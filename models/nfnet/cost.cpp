@@ -138,7 +138,7 @@ double training_peak_bytes(const NfnetSpec& spec, int64_t image_size, int64_t ba
                            int bytes_per_element, bool recompute) {
   const std::vector<PartCost> parts = parts_of(spec, image_size);
   const auto images = static_cast<double>(batch);
-  const auto whole = [&](const PartCost& part) { return part.kept * images + part.weights; };
+  const auto whole = [&](const PartCost& part) { return part.kept * images; };
   const auto held = [&](size_t i) {  // between the passes
     return recompute && i + 1 < parts.size() ? parts[i].output * images : whole(parts[i]);
   };
@@ -148,6 +148,13 @@ double training_peak_bytes(const NfnetSpec& spec, int64_t image_size, int64_t ba
     before += held(i);
   }
   return std::max(peak, before) * bytes_per_element;
+}
+
+double working_weights_bytes(const NfnetSpec& spec, int bytes_per_element) {
+  double elements = 0;
+  for (const ParameterSpec& p : parameter_specs(spec))
+    if (p.role == ParamRole::kConvWeight) elements += static_cast<double>(p.elements());
+  return elements * bytes_per_element;
 }
 
 double evaluation_peak_bytes(const NfnetSpec& spec, int64_t image_size, int64_t batch) {

@@ -28,14 +28,17 @@ double forward_macs(const NfnetSpec& spec, int64_t image_size);
 double activation_bytes_estimate(const NfnetSpec& spec, int64_t image_size, int64_t batch,
                                  int bytes_per_element);
 
-// The most that activations, their gradients and standardized weights take at any moment of a
-// training step on `batch` images: with `recompute` (ForwardOptions::recompute_blocks) stem and
+// The most that activations and their gradients take at any moment of a training step on `batch`
+// images: with `recompute` (ForwardOptions::recompute_blocks) stem and
 // blocks keep their outputs alone until their turn comes. Three tensors of the part under way stand
 // for gradients and work space.
 double training_peak_bytes(const NfnetSpec& spec, int64_t image_size, int64_t batch,
                            int bytes_per_element, bool recompute);
 
-// The same for a forward pass alone (evaluation, float32).
+// What WorkingWeights hold all the time.
+double working_weights_bytes(const NfnetSpec& spec, int bytes_per_element);
+
+// The most for a forward pass alone (evaluation, float32), with the weights of a part.
 double evaluation_peak_bytes(const NfnetSpec& spec, int64_t image_size, int64_t batch);
 
 }  // namespace nf::model

@@ -14,9 +14,6 @@
 
 namespace nf::model {
 
-// 1 / std(gelu(N(0,1))), the listed sample estimate (section 2.2).
-constexpr double kGammaGelu = 1.7015043497085571;
-
 // Scaled weight standardization (section 3), times `scale`. weight [O, ...], gain [O,1,1,1]; biased
 // statistics over the fan-in of each output. The result is of the given type (bfloat16 beside
 // float32: rounded once), else of the weight's. On the CPU, and on a GPU once the plug-in is
@@ -24,6 +21,11 @@ constexpr double kGammaGelu = 1.7015043497085571;
 // number of threads; elsewhere the composition below.
 at::Tensor standardize(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
                        double scale = 1.0, at::ScalarType type = at::ScalarType::Undefined);
+// Its backward pass alone: writes the gradients of weight and gain for a given gradient of the
+// result, whose type may be bfloat16.
+void standardize_backward(const at::Tensor& weight, const at::Tensor& gain, const at::Tensor& grad,
+                          Flavour flavour, double scale, const at::Tensor& grad_weight,
+                          const at::Tensor& grad_gain);
 // The same as a composition of differentiable operations: other devices, and the reference in
 // tests.
 at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,

@@ -16,8 +16,10 @@ class ParameterList {
   void add(const std::string& name, std::vector<int64_t> shape, ParamRole role) {
     list.push_back({name, std::move(shape), role});
   }
-  void conv(const std::string& name, int64_t in, int64_t out, int64_t kernel, int64_t groups = 1) {
+  void conv(const std::string& name, double scale, int64_t in, int64_t out, int64_t kernel,
+            int64_t groups = 1) {
     add(name + ".weight", {out, in / groups, kernel, kernel}, ParamRole::kConvWeight);
+    list.back().scale = scale;
     add(name + ".bias", {out}, ParamRole::kBias);
     add(name + ".gain", {out, 1, 1, 1}, ParamRole::kGain);
   }
@@ -62,20 +64,23 @@ std::vector<ParameterSpec> parameter_specs(const NfnetSpec& spec) {
   ParameterList p;
   int64_t channels = 3;
   for (size_t i = 0; i < spec.stem_channels.size(); ++i) {
-    p.conv("stem.conv" + std::to_string(i + 1), channels, spec.stem_channels[i], 3);
+    p.conv("stem.conv" + std::to_string(i + 1), i > 0 ? kGammaGelu : 1.0, channels,
+           spec.stem_channels[i], 3);
     channels = spec.stem_channels[i];
   }
   for (const BlockSpec& b : block_specs(spec)) {
+    const double input_scale = kGammaGelu / b.beta;  // act(x) / beta = input_scale * gelu(x)
     p.add(b.name + ".skipinit_gain", {}, ParamRole::kSkipGain);
-    if (b.projection) p.conv(b.name + ".downsample.conv", b.in_channels, b.out_channels, 1);
-    p.conv(b.name + ".conv1", b.in_channels, b.mid_channels, 1);
-    p.conv(b.name + ".conv2", b.mid_channels, b.mid_channels, 3, b.groups);
-    p.conv(b.name + ".conv2b", b.mid_channels, b.mid_channels, 3, b.groups);
-    p.conv(b.name + ".conv3", b.mid_channels, b.out_channels, 1);
+    if (b.projection)
+      p.conv(b.name + ".downsample.conv", input_scale, b.in_channels, b.out_channels, 1);
+    p.conv(b.name + ".conv1", input_scale, b.in_channels, b.mid_channels, 1);
+    p.conv(b.name + ".conv2", kGammaGelu, b.mid_channels, b.mid_channels, 3, b.groups);
+    p.conv(b.name + ".conv2b", kGammaGelu, b.mid_channels, b.mid_channels, 3, b.groups);
+    p.conv(b.name + ".conv3", kGammaGelu, b.mid_channels, b.out_channels, 1);
     p.fc(b.name + ".attn_last.fc1", b.out_channels, b.se_channels);
     p.fc(b.name + ".attn_last.fc2", b.se_channels, b.out_channels);
   }
-  p.conv("final_conv", spec.widths.back(), final_channels(spec), 1);
+  p.conv("final_conv", 1.0, spec.widths.back(), final_channels(spec), 1);
   p.add("head.fc.weight", {spec.classes, final_channels(spec)}, ParamRole::kClassifierWeight);
   p.add("head.fc.bias", {spec.classes}, ParamRole::kClassifierBias);
   return std::move(p.list);

@@ -18,6 +18,9 @@ struct ParameterSpec {
   std::vector<int64_t>
       shape;  // conv [out, in/groups, kh, kw], gain [out,1,1,1], skip gain [], linear [out, in]
   ParamRole role;
+  // Of a convolution's weight: gamma and 1/beta of the activations in front of it, which its
+  // standardized form is multiplied by in their place (layers.h).
+  double scale = 1;
   int64_t elements() const;
   int64_t fan_in() const;  // elements per output (first dimension); 1 for vectors and scalars
 };

@@ -12,35 +12,34 @@
 #include "models/nfnet/block.h"
 #include "models/nfnet/layers.h"
 #include "models/nfnet/recompute.h"
+#include "models/nfnet/working_weights.h"
 
 namespace nf::model {
 namespace {
 
-// Hands out a network's parameters in their fixed order; the forward pass asks in the same order as
+// Hands out what a forward pass reads, the parameters or the working weights, in the order of
 // parameter_specs().
 class ParameterReader {
  public:
-  explicit ParameterReader(const std::vector<NamedParameter>& parameters)
-      : parameters_(parameters) {}
-  const at::Tensor& next() { return parameters_.at(next_++).tensor; }
-  ConvParameters conv() {
-    ConvParameters p;
-    p.weight = next();
-    p.bias = next();
-    p.gain = next();
-    return p;
-  }
+  explicit ParameterReader(const std::vector<at::Tensor>& tensors) : tensors_(tensors) {}
+  const at::Tensor& next() { return tensors_.at(next_++); }
   std::vector<at::Tensor> take(size_t count) {
-    std::vector<at::Tensor> tensors;
-    for (; count > 0; --count) tensors.push_back(next());
-    return tensors;
+    std::vector<at::Tensor> taken;
+    for (; count > 0; --count) taken.push_back(next());
+    return taken;
   }
-  bool done() const { return next_ == parameters_.size(); }
+  bool done() const { return next_ == tensors_.size(); }
 
  private:
-  const std::vector<NamedParameter>& parameters_;
+  const std::vector<at::Tensor>& tensors_;
   size_t next_ = 0;
 };
+
+std::vector<at::Tensor> tensors_of(const std::vector<NamedParameter>& parameters) {
+  std::vector<at::Tensor> tensors;
+  for (const NamedParameter& p : parameters) tensors.push_back(p.tensor);
+  return tensors;
+}
 
 // Standard deviation and truncation of the normal distribution that a role starts from, or a
 // constant (section 3.1).
@@ -139,7 +138,11 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
     if (taps) taps->taps.emplace_back(name, t);
   };
   const Flavour flavour = spec_.flavour;
-  ParameterReader reader(parameters_);
+  const bool standardized = options.weights != nullptr;
+  NF_CHECK(!standardized || options.weights->type() == options.compute);
+  const std::vector<at::Tensor> tensors =
+      standardized ? options.weights->tensors() : tensors_of(parameters_);
+  ParameterReader reader(tensors);
   const bool recompute = options.recompute_blocks && at::GradMode::is_enabled();
   const auto run = [recompute](const at::Tensor& in, const std::vector<at::Tensor>& parameters,
                                const Part& part) {
@@ -150,12 +153,16 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   // oneDNN's convolutions and the pooling are up to twice as fast on NHWC; the layout carries
   // through the network.
   if (device_.is_cpu()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
-  x = run(x, reader.take(3 * spec_.stem_strides.size()),
-          [strides = spec_.stem_strides, flavour](at::Tensor in, std::span<const at::Tensor> p) {
-            for (size_t i = 0; i < strides.size(); ++i) {
+  x = run(x, reader.take((standardized ? 2 : 3) * spec_.stem_strides.size()),
+          [strides = spec_.stem_strides, flavour, standardized](at::Tensor in,
+                                                                std::span<const at::Tensor> p) {
+            for (size_t i = 0, at = 0; i < strides.size(); ++i) {
               if (i > 0) in = gelu(in, flavour);
-              in = ws_conv(in, {p[3 * i], p[3 * i + 1], p[3 * i + 2]}, strides[i], 1,
-                           i > 0 ? kGammaGelu : 1.0, flavour);
+              ConvParameters conv{.weight = p[at], .bias = p[at + 1], .gain = {}};
+              at += 2;
+              if (!standardized) conv.gain = p[at++];
+              conv.scale = i > 0 ? kGammaGelu : 1.0;
+              in = ws_conv(in, conv, strides[i], 1, flavour);
             }
             return in;
           });
@@ -164,17 +171,20 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   const at::Tensor keep = residual_masks(batch, options);
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const at::Tensor keep_block = keep.defined() ? keep[static_cast<int64_t>(i)] : at::Tensor();
-    x = run(x, reader.take(block_tensors(blocks_[i])),
-            [block = blocks_[i], spec = spec_, keep_block](const at::Tensor& in,
-                                                           std::span<const at::Tensor> p) {
-              return block_forward(in, block, block_parameters(block, p), spec, keep_block);
+    x = run(x, reader.take(block_tensors(blocks_[i], standardized)),
+            [block = blocks_[i], spec = spec_, keep_block, standardized](
+                const at::Tensor& in, std::span<const at::Tensor> p) {
+              return block_forward(in, block, block_parameters(block, p, standardized), spec,
+                                   keep_block);
             });
     if (i + 1 == blocks_.size() || blocks_[i + 1].stage != blocks_[i].stage) {
       tap(("stages." + std::to_string(blocks_[i].stage)).c_str(), x);
     }
   }
 
-  x = ws_conv(x, reader.conv(), 1, 1, 1.0, flavour);
+  ConvParameters last{.weight = reader.next(), .bias = reader.next(), .gain = {}};
+  if (!standardized) last.gain = reader.next();
+  x = ws_conv(x, last, 1, 1, flavour);
   tap("final_conv", x);
   x = gelu(x, flavour).mean({2, 3}) * kGammaGelu;
   tap("pool", x);

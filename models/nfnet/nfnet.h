@@ -24,6 +24,8 @@ struct NamedParameter {
   ParamRole role;
 };
 
+class WorkingWeights;
+
 struct ForwardOptions {
   // false: no dropout and no stochastic depth.
   bool training = false;
@@ -38,6 +40,9 @@ struct ForwardOptions {
   // Of the stem and of each block keep only the input for the backward pass and compute the rest
   // again there: same bits, less memory, more time.
   bool recompute_blocks = false;
+  // Weights already standardized in the compute type (working_weights.h); null: each convolution
+  // standardizes its own on the way.
+  const WorkingWeights* weights = nullptr;
   // Stochastic depth masks [block][image] given instead of drawn, for tests.
   const std::vector<std::vector<float>>* masks = nullptr;
 };
@@ -62,6 +67,7 @@ class Nfnet {
   void init_head(uint64_t seed);
 
   const std::vector<NamedParameter>& parameters() const { return parameters_; }
+  const std::vector<ParameterSpec>& parameter_specs() const { return parameter_specs_; }
   const NfnetSpec& spec() const { return spec_; }
   at::Device device() const { return device_; }
 

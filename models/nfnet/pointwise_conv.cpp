@@ -23,8 +23,8 @@ class PointwiseConv : public torch::autograd::Function<PointwiseConv> {
     const at::Tensor x = nhwc(in);
     ctx->save_for_backward({x, weight});
     if (x.size(0) * x.size(2) * x.size(3) >= 2 * weight.size(0))
-      return at::convolution(x, weight, bias, {1, 1}, {0, 0}, {1, 1}, /*transposed=*/false, {0, 0},
-                             1);
+      return nhwc(at::convolution(x, weight, bias, {1, 1}, {0, 0}, {1, 1}, /*transposed=*/false,
+                                  {0, 0}, 1));
     return image_of(at::addmm(bias, rows_of(x), weight.flatten(1).t()), x);
   }
 

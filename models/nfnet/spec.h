@@ -9,6 +9,9 @@
 
 namespace nf::model {
 
+// 1 / std(gelu(N(0,1))), the listed sample estimate (nfnet_spec.md section 2.2).
+constexpr double kGammaGelu = 1.7015043497085571;
+
 // Numerics that differ between the two published code bases (sections 2.2 and 3): kDm uses the tanh
 // form of GELU and the weight floor max(N*var, 1e-4); kTimm uses erf and var + 1e-5.
 enum class Flavour { kDm, kTimm };

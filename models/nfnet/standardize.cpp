@@ -8,15 +8,15 @@
 // Rows are independent and summed in one fixed order, so the number of threads cannot change a bit.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <array>
 #include <cmath>
-#include <tuple>
 #include <type_traits>
 
 #include "core/check.h"
+#include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
 #include "models/nfnet/layers.h"
 #include "models/nfnet/operators.h"
@@ -27,19 +27,18 @@ namespace {
 constexpr double kFloorDm = 1e-4;
 constexpr double kEpsTimm = 1e-5;
 
-// Sums over a row with eight partial sums that the compiler keeps in vector registers; always this
+// Sums over a row with 32 partial sums that the compiler keeps in vector registers; always this
 // order.
 template <typename T, typename F>
-double row_sum(int64_t n, F term) {
-  constexpr int64_t kLanes = 8;
-  std::array<T, kLanes> lanes{};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t k = 0; k < kLanes; ++k) lanes[static_cast<size_t>(k)] += term(i + k);
-  }
+[[gnu::always_inline]] inline double row_sum(int64_t n, F term) {
+  constexpr int64_t kLanes = 32;
+  T lanes[kLanes] = {};
+  const int64_t whole = n / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes)
+    for (int64_t k = 0; k < kLanes; ++k) lanes[k] += term(i + k);
   double total = 0;
   for (const T lane : lanes) total += static_cast<double>(lane);
-  for (; i < n; ++i) total += static_cast<double>(term(i));
+  for (int64_t i = whole; i < n; ++i) total += static_cast<double>(term(i));
   return total;
 }
 
@@ -49,10 +48,11 @@ struct RowStatistics {
 };
 
 template <typename T>
-RowStatistics row_statistics(const T* w, int64_t n, Flavour flavour) {
-  const double mean = row_sum<T>(n, [=](int64_t i) { return w[i]; }) / static_cast<double>(n);
+[[gnu::always_inline]] inline RowStatistics row_statistics(const T* w, int64_t n, Flavour flavour) {
+  const double mean =
+      row_sum<T>(n, [=](int64_t i) NF_INLINE { return w[i]; }) / static_cast<double>(n);
   const T m = static_cast<T>(mean);
-  const double q = row_sum<T>(n, [=](int64_t i) { return (w[i] - m) * (w[i] - m); });
+  const double q = row_sum<T>(n, [=](int64_t i) NF_INLINE { return (w[i] - m) * (w[i] - m); });
   if (flavour == Flavour::kTimm) {
     return {mean, 1.0 / std::sqrt(q + static_cast<double>(n) * kEpsTimm), false};
   }
@@ -60,7 +60,8 @@ RowStatistics row_statistics(const T* w, int64_t n, Flavour flavour) {
 }
 
 template <typename T, typename Out>
-void standardize_row(const T* w, T gain, int64_t n, Flavour flavour, double scale, Out* out) {
+[[gnu::always_inline]] inline void standardize_row(const T* w, T gain, int64_t n, Flavour flavour,
+                                                   double scale, Out* out) {
   const RowStatistics s = row_statistics(w, n, flavour);
   const T mean = static_cast<T>(s.mean);
   const T factor = static_cast<T>(scale * static_cast<double>(gain) * s.inv);
@@ -68,13 +69,15 @@ void standardize_row(const T* w, T gain, int64_t n, Flavour flavour, double scal
 }
 
 template <typename T, typename Grad>
-void standardize_row_backward(const T* w, T gain, const Grad* grad, int64_t n, Flavour flavour,
-                              double scale, T* grad_w, T* grad_gain) {
+[[gnu::always_inline]] inline void standardize_row_backward(const T* w, T gain, const Grad* grad,
+                                                            int64_t n, Flavour flavour,
+                                                            double scale, T* grad_w, T* grad_gain) {
   const RowStatistics s = row_statistics(w, n, flavour);
   const T mean = static_cast<T>(s.mean);
   const double grad_mean =
-      row_sum<T>(n, [=](int64_t i) { return load(grad[i]); }) / static_cast<double>(n);
-  const double u = row_sum<T>(n, [=](int64_t i) { return load(grad[i]) * (w[i] - mean); });
+      row_sum<T>(n, [=](int64_t i) NF_INLINE { return load(grad[i]); }) / static_cast<double>(n);
+  const double u =
+      row_sum<T>(n, [=](int64_t i) NF_INLINE { return load(grad[i]) * (w[i] - mean); });
   const double factor = scale * static_cast<double>(gain) * s.inv;
   const T a = static_cast<T>(factor);
   const T b = static_cast<T>(s.floored ? 0.0 : factor * s.inv * s.inv * u);
@@ -111,19 +114,19 @@ at::Tensor standardize_cpu(const at::Tensor& w, const at::Tensor& gain, bool tim
     const T* const gp = gain.const_data_ptr<T>();
     Out* const op = static_cast<Out*>(out.mutable_data_ptr());
     at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        standardize_row(wp + r * n, gp[r], n, flavour, scale, op + r * n);
+      vector_loop([=]() NF_INLINE {
+        for (int64_t r = begin; r < end; ++r)
+          standardize_row(wp + r * n, gp[r], n, flavour, scale, op + r * n);
+      });
     });
   });
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> standardize_backward_cpu(const at::Tensor& w,
-                                                            const at::Tensor& gain,
-                                                            const at::Tensor& grad, bool timm,
-                                                            double scale) {
+void standardize_backward_cpu(const at::Tensor& w, const at::Tensor& gain, const at::Tensor& grad,
+                              bool timm, double scale, const at::Tensor& grad_w,
+                              const at::Tensor& grad_g) {
   const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
-  at::Tensor grad_w = at::empty_like(w), grad_g = at::empty_like(gain);
   const int64_t rows = w.size(0), n = w.numel() / rows;
   with_types(w, grad.scalar_type(), [&](auto* of_weight, auto* of_grad) {
     using T = std::remove_pointer_t<decltype(of_weight)>;
@@ -134,12 +137,13 @@ std::tuple<at::Tensor, at::Tensor> standardize_backward_cpu(const at::Tensor& w,
     T* const gw = grad_w.mutable_data_ptr<T>();
     T* const gg = grad_g.mutable_data_ptr<T>();
     at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        standardize_row_backward(wp + r * n, gp[r], dp + r * n, n, flavour, scale, gw + r * n,
-                                 gg + r);
+      vector_loop([=]() NF_INLINE {
+        for (int64_t r = begin; r < end; ++r)
+          standardize_row_backward(wp + r * n, gp[r], dp + r * n, n, flavour, scale, gw + r * n,
+                                   gg + r);
+      });
     });
   });
-  return {grad_w, grad_g};
 }
 
 const auto& forward_operator() {
@@ -148,8 +152,8 @@ const auto& forward_operator() {
   return op;
 }
 const auto& backward_operator() {
-  using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&,
-                                                      const at::Tensor&, bool, double);
+  using Backward = void(const at::Tensor&, const at::Tensor&, const at::Tensor&, bool, double,
+                        const at::Tensor&, const at::Tensor&);
   static const auto op = find_operator<Backward>("nfscale::standardize_backward");
   return op;
 }
@@ -169,9 +173,10 @@ class Standardize : public torch::autograd::Function<Standardize> {
                                                  torch::autograd::variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const torch::autograd::variable_list saved = ctx->get_saved_variables();
-    const auto [grad_w, grad_g] = backward_operator().call(
-        saved[0], saved[1], grads[0].contiguous(), ctx->saved_data["timm"].toBool(),
-        ctx->saved_data["scale"].toDouble());
+    const at::Tensor grad_w = at::empty_like(saved[0]), grad_g = at::empty_like(saved[1]);
+    backward_operator().call(saved[0], saved[1], grads[0].contiguous(),
+                             ctx->saved_data["timm"].toBool(), ctx->saved_data["scale"].toDouble(),
+                             grad_w, grad_g);
     return {grad_w, grad_g, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
@@ -183,8 +188,8 @@ TORCH_LIBRARY_FRAGMENT(nfscale, library) {
   library.def(
       "standardize(Tensor weight, Tensor gain, bool timm, float scale, ScalarType type) -> Tensor");
   library.def(
-      "standardize_backward(Tensor weight, Tensor gain, Tensor grad, bool timm, float scale) -> "
-      "(Tensor, Tensor)");
+      "standardize_backward(Tensor weight, Tensor gain, Tensor grad, bool timm, float scale, "
+      "Tensor(a!) grad_weight, Tensor(b!) grad_gain) -> ()");
 }
 TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
   library.impl("standardize", standardize_cpu);
@@ -209,6 +214,30 @@ at::Tensor standardize(const at::Tensor& weight, const at::Tensor& gain, Flavour
   if (!has_kernel(forward_operator(), weight))
     return standardize_composed(weight, gain, flavour, scale).to(type);
   return Standardize::apply(weight, gain, flavour == Flavour::kTimm, scale, type);
+}
+
+void standardize_backward(const at::Tensor& weight, const at::Tensor& gain, const at::Tensor& grad,
+                          Flavour flavour, double scale, const at::Tensor& grad_weight,
+                          const at::Tensor& grad_gain) {
+  NF_CHECK(weight.is_contiguous() && grad_weight.is_contiguous() &&
+           grad_weight.sizes() == weight.sizes() && grad_gain.sizes() == gain.sizes());
+  const at::NoGradGuard no_grad;
+  if (has_kernel(forward_operator(), weight)) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    backward_operator().call(weight.detach(), gain.detach(), grad.contiguous(),
+                             flavour == Flavour::kTimm, scale, grad_weight, grad_gain);
+    return;
+  }
+  const at::Tensor w = weight.detach().set_requires_grad(true);
+  const at::Tensor g = gain.detach().set_requires_grad(true);
+  torch::autograd::variable_list found;
+  {
+    const at::AutoGradMode on(true);
+    found = torch::autograd::grad({standardize_composed(w, g, flavour, scale)}, {w, g},
+                                  {grad.to(w.scalar_type())});
+  }
+  grad_weight.copy_(found[0]);
+  grad_gain.copy_(found[1]);
 }
 
 }  // namespace nf::model

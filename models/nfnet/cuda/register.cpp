@@ -99,14 +99,14 @@ at::Tensor standardize_weight(const at::Tensor& w, const at::Tensor& gain, bool 
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> standardize_weight_backward(const at::Tensor& w,
-                                                               const at::Tensor& gain,
-                                                               const at::Tensor& grad, bool timm,
-                                                               double scale) {
+void standardize_weight_backward(const at::Tensor& w, const at::Tensor& gain,
+                                 const at::Tensor& grad, bool timm, double scale,
+                                 const at::Tensor& grad_w, const at::Tensor& grad_gain) {
   const StandardizeRule rule = rule_of(w, gain, timm, scale);
   NF_CHECK(grad.is_contiguous() && grad.numel() == w.numel());
+  NF_CHECK(grad_w.is_contiguous() && grad_w.numel() == w.numel() &&
+           grad_gain.numel() == gain.numel());
   const Place place(w);
-  at::Tensor grad_w = at::empty_like(w), grad_gain = at::empty_like(gain);
   with_element(grad.scalar_type(), [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
     place.check(standardize_backward<T>(data_of<float>(w), data_of<float>(gain), data_of<T>(grad),
@@ -114,7 +114,6 @@ std::tuple<at::Tensor, at::Tensor> standardize_weight_backward(const at::Tensor&
                                         w.size(0), rule, place.stream()),
                 "standardize_backward");
   });
-  return {grad_w, grad_gain};
 }
 
 void check_nhwc(const at::Tensor& x) {

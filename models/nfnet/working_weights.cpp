@@ -1,0 +1,62 @@
+// See working_weights.h. A leaf keeps its place in the graph when its memory is exchanged, so hooks
+// on it stay.
+#include "models/nfnet/working_weights.h"
+
+#include "core/check.h"
+#include "models/nfnet/layers.h"
+
+namespace nf::model {
+
+WorkingWeights::WorkingWeights(const Nfnet& net, at::ScalarType compute)
+    : net_(net), type_(compute) {
+  const auto& parameters = net.parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (parameters[i].role == ParamRole::kGain) continue;  // inside its weight
+    Leaf leaf{.tensor = parameters[i].tensor, .parameter = i};
+    if (parameters[i].role == ParamRole::kConvWeight) {
+      NF_CHECK(i + 2 < parameters.size() && parameters[i + 2].role == ParamRole::kGain,
+               "a convolution's tensors are weight, bias, gain");
+      leaf.gain = static_cast<ptrdiff_t>(i) + 2;
+      leaf.tensor =
+          at::empty({0}, parameters[i].tensor.options().dtype(type_).requires_grad(false));
+      leaf.tensor.set_requires_grad(parameters[i].tensor.requires_grad() ||
+                                    parameters[i + 2].tensor.requires_grad());
+    }
+    leaves_.push_back(std::move(leaf));
+  }
+}
+
+void WorkingWeights::refresh() {
+  const at::NoGradGuard no_grad;
+  for (Leaf& leaf : leaves_) {
+    if (leaf.gain < 0) continue;
+    const ParameterSpec& spec = net_.parameter_specs()[leaf.parameter];
+    leaf.tensor.set_data(
+        at::empty({0}, leaf.tensor.options().requires_grad(false)));  // frees first
+    leaf.tensor.set_data(standardize(net_.parameters()[leaf.parameter].tensor,
+                                     net_.parameters()[static_cast<size_t>(leaf.gain)].tensor,
+                                     net_.spec().flavour, spec.scale, type_));
+  }
+}
+
+std::vector<at::Tensor> WorkingWeights::tensors() const {
+  std::vector<at::Tensor> tensors;
+  for (const Leaf& leaf : leaves_) tensors.push_back(leaf.tensor);
+  return tensors;
+}
+
+void WorkingWeights::write_gradient(const Leaf& leaf, const at::Tensor& gradient,
+                                    const at::Tensor& of_parameter,
+                                    const at::Tensor& of_gain) const {
+  const at::NoGradGuard no_grad;
+  if (leaf.gain < 0) {
+    of_parameter.copy_(gradient);
+    return;
+  }
+  standardize_backward(net_.parameters()[leaf.parameter].tensor,
+                       net_.parameters()[static_cast<size_t>(leaf.gain)].tensor, gradient,
+                       net_.spec().flavour, net_.parameter_specs()[leaf.parameter].scale,
+                       of_parameter, of_gain);
+}
+
+}  // namespace nf::model
