@@ -1,15 +1,16 @@
-// A block of a CUDA grid as loops, and memory aligned as device memory is: what tests run the twins
-// of the kernels on (core/host_device.h).
+// A block of a CUDA grid as loops: what tests run the twins of the kernels on (core/host_device.h).
+// In both orders of its threads: a thread that reads what another writes before the next barrier
+// sees it in one order alone.
 #pragma once
 
 #include <array>
-#include <vector>
+#include <cstddef>
 
 #include "core/host_device.h"
 
 namespace nf::test {
 
-template <int kCount>
+template <int kCount, bool kReversed = false>
 struct HostBlock {
   static constexpr int kThreads = kCount;
   template <class T>
@@ -17,7 +18,7 @@ struct HostBlock {
 
   template <class Body>
   void each(const Body& body) const {
-    for (int t = 0; t < kCount; ++t) body(t);
+    for (int t = 0; t < kCount; ++t) body(kReversed ? kCount - 1 - t : t);
   }
 };
 

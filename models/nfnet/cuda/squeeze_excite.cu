@@ -85,7 +85,7 @@ cudaError_t scaled_sum(const ScaledSum<T>& s, int64_t images, cudaStream_t strea
   const int64_t per_image = s.pixels * s.channels;
   if (images * per_image == 0) return cudaSuccess;
   if (per_image > INT32_MAX) return cudaErrorInvalidValue;
-  if (s.channels % kPackOf<T> == 0 && aligned(s.x, s.added, s.out))
+  if (s.channels % kPackOf<T> == 0 && aligned(s.x, s.added, s.out, s.factor, s.added_per_channel))
     launch_scaled<kPackOf<T>>(s, images, stream);
   else
     launch_scaled<1>(s, images, stream);

@@ -85,14 +85,14 @@ NF_HOST_DEVICE void scaled_sum_pack(const ScaledSum<T>& s, int64_t image, uint32
   const int64_t channel = image * s.channels + static_cast<int64_t>(pack % packs) * kCount;
   const int64_t at = image * s.pixels * s.channels + static_cast<int64_t>(pack) * kCount;
   const Pack<T, kCount> x = load_pack<kCount>(s.x + at);
-  const float* const f = s.factor + channel;
+  const Pack<float, kCount> f = load_pack<kCount>(s.factor + channel);
   Pack<T, kCount> out;
   if (s.added) {
     const Pack<T, kCount> more = load_pack<kCount>(s.added + at);
-    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f[k] + load(more.at[k]));
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f.at[k] + load(more.at[k]));
   } else {
-    const float* const more = s.added_per_channel + channel;
-    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f[k] + more[k]);
+    const Pack<float, kCount> more = load_pack<kCount>(s.added_per_channel + channel);
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f.at[k] + more.at[k]);
   }
   store_pack(s.out + at, out);
 }

@@ -68,13 +68,13 @@ void compare(const Operation& fused, const Operation& exact, const Tensors& inpu
 constexpr double kTolerance = 1e-5, kTolerance16 = 0x1p-7;
 
 TEST_F(CudaOperators, AreRegistered) {
-  ASSERT_GE(plugin.device_count(), 1);
   for (const char* name : {"gelu_tanh", "gelu_tanh_backward", "standardize", "standardize_backward",
                            "pixel_sums", "scaled_sum"}) {
     const auto op = c10::Dispatcher::singleton().findSchema({std::string("nfscale::") + name, ""});
     ASSERT_TRUE(op.has_value()) << name;
     EXPECT_TRUE(op->hasKernelForDispatchKey(c10::DispatchKey::CUDA)) << name;
   }
+  EXPECT_GE(plugin.device_count(), 1);
 }
 
 TEST_F(CudaOperators, Gelu) {

@@ -116,11 +116,10 @@ double largest(const std::vector<double>& x) {
   return most;
 }
 
-template <class T, int kThreads>
+template <class T, class Block>
 void check_standardize(int64_t n, bool timm, double magnitude) {
   SCOPED_TRACE(std::to_string(n) + (timm ? " timm" : " dm") + " threads " +
-               std::to_string(kThreads) + " magnitude " + std::to_string(magnitude));
-  using Block = HostBlock<kThreads>;
+               std::to_string(Block::kThreads) + " magnitude " + std::to_string(magnitude));
   const model::StandardizeRule rule = {n, timm, 1.7F};
   auto w = numbers<float>("w", n, magnitude);
   for (float& x : w) x += static_cast<float>(0.3 * magnitude);  // a mean to take away
@@ -146,16 +145,17 @@ TEST(CudaTwin, Standardize) {
   for (const bool timm : {false, true})
     for (const int64_t n : {1, 2, 27, 31, 128, 144, 1152, 1537})
       for (const double magnitude : {0.05, 1e-5}) {  // the second: below dm's floor
-        check_standardize<float, 128>(n, timm, magnitude);
-        check_standardize<uint16_t, 128>(n, timm, magnitude);
-        check_standardize<float, 64>(n, timm, magnitude);
+        check_standardize<float, HostBlock<128>>(n, timm, magnitude);
+        check_standardize<float, HostBlock<128, true>>(n, timm, magnitude);
+        check_standardize<uint16_t, HostBlock<128>>(n, timm, magnitude);
+        check_standardize<float, HostBlock<64>>(n, timm, magnitude);
       }
 }
 
 // Runs a whole grid of the two kernels of pixel_sums.
-template <class T, int kCount>
+template <class T, int kCount, bool kReversed>
 std::vector<float> twin_sums(const model::PixelSums<T>& in, int64_t images, float factor) {
-  const HostBlock<model::kPartThreads> block;
+  const HostBlock<model::kPartThreads, kReversed> block;
   std::vector<float> scratch(model::kPartScratch<kCount>);
   const int64_t parts = model::pixel_parts(in.pixels);
   std::vector<float> partial(static_cast<size_t>(images * parts * in.channels), NAN);
@@ -181,8 +181,11 @@ void check_sums(int64_t images, int64_t pixels, int64_t channels) {
   const auto o = numbers<T>("o", images * pixels * channels);
   const auto g = numbers<T>("g", images * pixels * channels);
   for (const bool product : {false, true}) {
-    const auto sums = twin_sums<T, kCount>(
+    const auto sums = twin_sums<T, kCount, false>(
         {o.data(), product ? g.data() : nullptr, pixels, channels}, images, 0.25F);
+    const auto reversed = twin_sums<T, kCount, true>(
+        {o.data(), product ? g.data() : nullptr, pixels, channels}, images, 0.25F);
+    EXPECT_EQ(sums, reversed);
     for (int64_t b = 0; b < images; ++b)
       for (int64_t c = 0; c < channels; ++c) {
         double exact = 0;

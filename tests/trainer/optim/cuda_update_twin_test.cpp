@@ -9,10 +9,10 @@
 namespace nf::test {
 namespace {
 
-template <int kUnitThreads, int kTotalThreads>
+template <int kUnitThreads, int kTotalThreads, bool kReversed = false>
 train::UpdateTotals twin(UpdateCase& c) {
-  const HostBlock<kUnitThreads> block;
-  const HostBlock<kTotalThreads> total_block;
+  const HostBlock<kUnitThreads, kReversed> block;
+  const HostBlock<kTotalThreads, kReversed> total_block;
   const train::UpdateArenas arenas = {c.weight.data(), c.grad.data(), c.momentum.data(),
                                       c.with_average ? c.average.data() : nullptr};
   std::vector<double> scratch(kReduceScratch<HostBlock<1024>>);
@@ -28,6 +28,7 @@ train::UpdateTotals twin(UpdateCase& c) {
 }
 
 TEST(CudaUpdateTwin, EqualsTheUpdateInFloat64) { check_fused_update(twin<128, 1024>); }
+TEST(CudaUpdateTwin, ForThreadsInAnotherOrder) { check_fused_update(twin<128, 1024, true>); }
 TEST(CudaUpdateTwin, ForAnotherBlock) { check_fused_update(twin<32, 64>); }
 
 }  // namespace
