@@ -15,7 +15,7 @@
 #include <opencv2/imgproc.hpp>
 #include <vector>
 
-#include "bench/median.h"
+#include "bench/measure.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"

@@ -7,10 +7,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <ctime>
 #include <map>
 
-#include "bench/median.h"
+#include "bench/measure.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"
@@ -19,13 +18,8 @@
 
 namespace {
 using namespace nf;
+using bench::cpu_seconds;
 using bench::median;
-
-double cpu_seconds() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
 
 struct Way {
   const char* name;

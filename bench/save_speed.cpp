@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "bench/median.h"
+#include "bench/measure.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
 #include "core/program.h"

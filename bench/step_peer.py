@@ -105,7 +105,7 @@ def steps(a, net):
     autocast = torch.autocast(a.device, torch.bfloat16) if a.compute == "bfloat16" else contextlib.nullcontext()
     times = []
     for _ in range(a.steps + a.warm):
-        lap = Lap(a.device)
+        lap, cpu = Lap(a.device), time.process_time()
         with autocast:
             logits = run(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=0.1)
@@ -115,10 +115,10 @@ def steps(a, net):
         update()
         update.sgd.zero_grad()
         parts.append(lap.take())
-        times.append(parts + [sum(parts)])
+        times.append(parts + [sum(parts), time.process_time() - cpu])
     if not torch.isfinite(loss):
         raise SystemExit("error: step_peer: the loss is not finite")
-    names = ("forward", "backward", "update", "step")
+    names = ("forward", "backward", "update", "step", "cpu")
     ms = {name: 1e3 * statistics.median(part) for name, part in zip(names, zip(*times[a.warm:]))}
     return {"images_per_s": 1e3 * a.batch / ms["step"], "ms": ms}
 

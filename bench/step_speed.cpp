@@ -1,7 +1,8 @@
 // What a training step costs beside what the machine allows: images per second, milliseconds of
-// forward, backward and update, MFU against a matrix product measured in the same process, memory
-// and its growth; and the pass of AGC, SGD and average alone against the memory's bandwidth. Needs
-// LibTorch, neither MPI, HDF5 nor OpenCV. bench/step_versus.py runs it beside timm.
+// forward, backward, update, and of CPU time; MFU against a matrix product measured in the same
+// process, memory and its growth; and the pass of AGC, SGD and average alone against the memory's
+// bandwidth. Needs LibTorch, neither MPI, HDF5 nor OpenCV. bench/step_versus.py runs it beside
+// timm.
 //   step_speed [step|optim|all] [--model nfnet_f0 --size 192 --batch 8 --compute bfloat16]
 //     [--steps 30] [--threads 2] [--device cuda] [--json]
 #include <ATen/CPUGeneratorImpl.h>
@@ -14,7 +15,7 @@
 #include <chrono>
 #include <cstdlib>
 
-#include "bench/median.h"
+#include "bench/measure.h"
 #include "bench/training_step.h"
 #include "core/command_line.h"
 #include "core/jsonl.h"
@@ -27,6 +28,7 @@
 namespace {
 
 using namespace nf;
+using bench::cpu_seconds;
 using bench::median;
 
 constexpr double kMiB = 1048576.0;
@@ -74,8 +76,10 @@ void add_options(CLI::App& app, Options& o) {
       ->capture_default_str();
   app.add_flag("--recompute", o.shape.recompute_blocks, "blocks are computed again (less memory)");
   app.add_flag("--malloc", o.malloc_only, "CPU tensors from malloc, not from nf-train's pool");
-  app.add_option("--max-heap-growth", o.max_heap_growth,
-                 "exit with 1 when the heap grows by more bytes after a fifth of the steps");
+  app.add_option(
+      "--max-heap-growth", o.max_heap_growth,
+      "exit with 1 when the heap grows by more bytes after a fifth of the steps (malloc's "
+      "caches of a thread, a few KiB, count too)");
   app.add_flag("--json", o.json, "one JSON line behind the table");
 }
 
@@ -99,11 +103,13 @@ void measure_step(const Options& o, const model::NfnetSpec& spec, at::Device dev
   bench::TrainingStep step(spec, o.shape, device);
   for (int i = 0; i < o.warm; ++i) step.run();
   const auto count = static_cast<size_t>(o.steps);
-  std::vector<double> forward(count), backward(count), update(count), total(count);
+  std::vector<double> forward(count), backward(count), update(count), total(count), cpu(count);
   Memory settled, end;
   for (size_t i = 0; i < count; ++i) {
     if (i == count / 5) settled = Memory();
+    const double cpu_before = cpu_seconds();
     const bench::StepTimes t = step.run();
+    cpu[i] = cpu_seconds() - cpu_before;
     forward[i] = t.forward;
     backward[i] = t.backward;
     update[i] = t.update;
@@ -118,6 +124,7 @@ void measure_step(const Options& o, const model::NfnetSpec& spec, at::Device dev
   print_times("forward", forward);
   print_times("backward", backward);
   print_times("update", update);
+  print_times("CPU time", cpu);
   fmt::print(
       "  {:.2f} images/s; MFU {:.3f}: {:.2f} GFLOP an image, matrix product {:.1f} GFLOP/s\n",
       speed, mfu, 1e-9 * flops, 1e-9 * limit);
@@ -129,7 +136,8 @@ void measure_step(const Options& o, const model::NfnetSpec& spec, at::Device dev
   out["ms"] = {{"step", 1e3 * median(total)},
                {"forward", 1e3 * median(forward)},
                {"backward", 1e3 * median(backward)},
-               {"update", 1e3 * median(update)}};
+               {"update", 1e3 * median(update)},
+               {"cpu", 1e3 * median(cpu)}};
   out["train_gflop_per_image"] = 1e-9 * flops;
   out["matmul_gflops"] = 1e-9 * limit;
   out["mfu"] = mfu;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our training step beside timm's on PyTorch: build/bench/step_speed and bench/step_peer.py in turns, each in its own process with
 the same threads, random images, R rounds. Prints medians, and the ratio of ours to each peer round by round: median (lowest to
-highest). Parameter counts must be equal.
+highest). Beside other work the ratio of CPU times says more than that of wall times. Parameter counts must be equal.
 
   .deps/peers/bin/python bench/step_versus.py [--rounds 5] [--threads 2] [--case nfnet_nano:32:128:30 --case nfnet_f0:192:8:4]
       [--peers eager,compile,eager-nhwc] [--compute bfloat16] [--optim] [--json FILE]
@@ -73,11 +73,15 @@ def in_turns(shape, names, rounds, build, python):
 def print_steps(shape, results):
     print(f"\n{shape['model']}, {shape['size']} px, batch {shape['batch']}, {shape['compute']}, {shape['threads']} threads, "
           f"{results['ours'][0]['parameters']:,} parameters\n")
-    print("| step | images/s | forward ms | backward ms | update ms | peak MiB | ours / it, by round |\n|---|---|---|---|---|---|---|")
-    own = [r["images_per_s"] for r in results["ours"]]
+    print("| step | images/s | forward ms | backward ms | update ms | CPU ms | peak MiB | ours / it, by round | its CPU time / ours |\n"
+          "|---|---|---|---|---|---|---|---|---|")
+    own, own_cpu = [r["images_per_s"] for r in results["ours"]], [r["ms"]["cpu"] for r in results["ours"]]
     for name, runs in results.items():
-        parts = [f"{statistics.median(r['ms'][part] for r in runs):.1f}" for part in ("forward", "backward", "update")]
-        ratio = "" if name == "ours" else spread([a / r["images_per_s"] for a, r in zip(own, runs)])
+        parts = [f"{statistics.median(r['ms'][part] for r in runs):.1f}" for part in ("forward", "backward", "update", "cpu")]
+        ratio = " | "
+        if name != "ours":
+            ratio = (spread([a / r["images_per_s"] for a, r in zip(own, runs)]) + " | "
+                     + spread([r["ms"]["cpu"] / a for a, r in zip(own_cpu, runs)]))
         print(f"| {name} | {spread([r['images_per_s'] for r in runs])} | {' | '.join(parts)} | "
               f"{statistics.median(r['peak_mib'] for r in runs):.0f} | {ratio} |", flush=True)
     print(f"\nMFU of ours {statistics.median(r['mfu'] for r in results['ours']):.3f} of "
