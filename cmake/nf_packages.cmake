@@ -92,6 +92,16 @@ target_include_directories(nf_torch SYSTEM INTERFACE ${NF_LIBTORCH}/include
                                                      ${NF_LIBTORCH}/include/torch/csrc/api/include)
 target_link_libraries(nf_torch INTERFACE nf_libtorch_cpu nf_libc10 Threads::Threads)
 target_link_options(nf_torch INTERFACE -Wl,--as-needed -Wl,--allow-shlib-undefined)
+# at::parallel_for is a template that runs on one thread unless its user is compiled with OpenMP. The runtime must be the
+# one that LibTorch brings, or there would be two pools of threads. ThreadSanitizer cannot see into it.
+file(GLOB NF_TORCH_OPENMP ${NF_LIBTORCH}/lib/libgomp*.so*)
+if(NF_TORCH_OPENMP AND NOT NF_SANITIZE MATCHES thread)
+  list(GET NF_TORCH_OPENMP 0 NF_TORCH_OPENMP)
+  target_compile_options(nf_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
+  target_link_libraries(nf_torch INTERFACE ${NF_TORCH_OPENMP})
+else()
+  message(STATUS "No OpenMP runtime beside LibTorch: the fused operators of the CPU run on one thread")
+endif()
 
 # The CUDA plug-in needs a compiler, NCCL's header and a LibTorch with libtorch_cuda.
 set(NF_HAVE_CUDA FALSE)

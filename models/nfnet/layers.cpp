@@ -26,7 +26,7 @@ Padding same_padding(int64_t size, int64_t kernel, int64_t stride) {
 
 at::Tensor gelu(const at::Tensor& x, Flavour flavour) {
   if (flavour == Flavour::kTimm) return at::gelu(x, "none");
-  return x.is_cpu() ? gelu_tanh(x) : at::gelu(x, "tanh");
+  return gelu_tanh(x);
 }
 
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
