@@ -112,6 +112,7 @@ def main():
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--warm", type=int, default=3, help="steps that are not counted, of each run")
     p.add_argument("--optim", action="store_true", help="the update alone too, beside timm's AGC, foreach SGD and foreach average")
     p.add_argument("--python", default=PEERS_PYTHON, help="an interpreter with torch and timm")
     p.add_argument("--build", default=ROOT + "/build")
@@ -120,7 +121,7 @@ def main():
     a = p.parse_args()
     everything = []
     for case in a.case or [parse_case("nfnet_nano:32:128:30"), parse_case("nfnet_f0:192:8:5")]:
-        shape = {"mode": "step", **case, "compute": a.compute, "device": a.device, "threads": a.threads}
+        shape = {"mode": "step", **case, "compute": a.compute, "device": a.device, "threads": a.threads, "warm": a.warm}
         if a.parameters:
             shape.update(mode="optim", steps=1)
             mine, theirs = ours(shape, a.build)["parameters"], peer("eager", {**shape, "mode": "count"}, a.python)["parameters"]
