@@ -56,6 +56,10 @@ def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def value(result):
+    return f"{result['images_per_s']:.2f} images/s" if "images_per_s" in result else f"{result['optim']['ms']:.3f} ms"
+
+
 def in_turns(shape, names, rounds, build, python):
     """name -> results of its rounds; "ours" first."""
     results = {"ours": [], **{name: [] for name in names}}
@@ -66,7 +70,8 @@ def in_turns(shape, names, rounds, build, python):
         counts = {name: r[-1]["parameters"] for name, r in results.items()}
         if len(set(counts.values())) > 1:
             raise SystemExit(f"error: {shape['model']}: other numbers of parameters: {counts}")
-        print(f"# {shape['model']}: round {i + 1} of {rounds} done", file=sys.stderr)
+        last = ", ".join(f"{name} {value(r[-1])}" for name, r in results.items())
+        print(f"# {shape['model']}, round {i + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
     return results
 
 
