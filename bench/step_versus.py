@@ -56,6 +56,10 @@ def spread(values):
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def value(result):
+    return f"{result['images_per_s']:.2f} images/s" if "images_per_s" in result else f"{result['optim']['ms']:.3f} ms"
+
+
 def in_turns(shape, names, rounds, build, python):
     """name -> results of its rounds; "ours" first."""
     results = {"ours": [], **{name: [] for name in names}}
@@ -66,7 +70,8 @@ def in_turns(shape, names, rounds, build, python):
         counts = {name: r[-1]["parameters"] for name, r in results.items()}
         if len(set(counts.values())) > 1:
             raise SystemExit(f"error: {shape['model']}: other numbers of parameters: {counts}")
-        print(f"# {shape['model']}: round {i + 1} of {rounds} done", file=sys.stderr)
+        last = ", ".join(f"{name} {value(r[-1])}" for name, r in results.items())
+        print(f"# {shape['model']}, round {i + 1} of {rounds}: {last}", file=sys.stderr, flush=True)
     return results
 
 
@@ -112,6 +117,7 @@ def main():
     p.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--warm", type=int, default=3, help="steps that are not counted, of each run")
     p.add_argument("--optim", action="store_true", help="the update alone too, beside timm's AGC, foreach SGD and foreach average")
     p.add_argument("--python", default=PEERS_PYTHON, help="an interpreter with torch and timm")
     p.add_argument("--build", default=ROOT + "/build")
@@ -120,7 +126,7 @@ def main():
     a = p.parse_args()
     everything = []
     for case in a.case or [parse_case("nfnet_nano:32:128:30"), parse_case("nfnet_f0:192:8:5")]:
-        shape = {"mode": "step", **case, "compute": a.compute, "device": a.device, "threads": a.threads}
+        shape = {"mode": "step", **case, "compute": a.compute, "device": a.device, "threads": a.threads, "warm": a.warm}
         if a.parameters:
             shape.update(mode="optim", steps=1)
             mine, theirs = ours(shape, a.build)["parameters"], peer("eager", {**shape, "mode": "count"}, a.python)["parameters"]
