@@ -85,8 +85,9 @@ TEST(Slurm, KilledBeforeItCouldSave) {
 }
 
 TEST(Slurm, PreemptedDuringTheFinalEvaluation) {
-  SlurmLab lab({.nodes = 1, .grace_seconds = 1});
-  SlurmRuns runs(lab, 1, {{"evaluate.image_size", "768"}, {"evaluate.chunk", "1"}});
+  // The job is killed within 5 s of being asked (see KillWait); the evaluation is far longer.
+  SlurmLab lab({.nodes = 1, .grace_seconds = 0});
+  SlurmRuns runs(lab, 1, {{"evaluate.image_size", "1024"}, {"evaluate.chunk", "1"}});
   const int64_t last = runs.last_step();
   const auto all = runs.submit("evaluating", {});
   const SlurmRun& run = all[0];
