@@ -1,6 +1,6 @@
 // A loop compiled once for each instruction set that matters and run in the best one this processor
 // has. With -ffp-contract=off (the project's setting) a loop without reductions gives the same bits
-// in all of them.
+// in all of them; __builtin_fmaf too, which is an instruction in all but the baseline.
 #pragma once
 
 #define NF_INLINE __attribute__((always_inline))
@@ -11,7 +11,7 @@ namespace nf {
 namespace detail {
 
 template <class Loop>
-[[gnu::target("avx2")]] void run_avx2(const Loop& loop) {
+[[gnu::target("avx2,fma")]] void run_avx2(const Loop& loop) {
   loop();
 }
 template <class Loop>
@@ -25,7 +25,8 @@ inline Vectors best_vectors() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
       return Vectors::kAvx512;
-    return __builtin_cpu_supports("avx2") ? Vectors::kAvx2 : Vectors::kBaseline;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? Vectors::kAvx2
+                                                                           : Vectors::kBaseline;
   }();
   return best;
 }

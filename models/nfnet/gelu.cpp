@@ -23,31 +23,39 @@ constexpr double kSlope = 1.5957691216057308;  // 2 sqrt(2/pi)
 constexpr double kCubic = 0.044715;
 constexpr int64_t kGrain = 1 << 15;
 
-// exp on [-87, 87], relative error below 1.5e-7: x = n ln 2 + r, |r| <= ln(2) / 2, Taylor's series
-// of exp(r) to r^7, and 2^n by the exponent's bits. No branch, so a compiler's vectors do many at
-// once.
+// One rounding, where the processor has the instruction and where not: equal bits everywhere.
+[[gnu::always_inline]] inline float multiply_add(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+inline double multiply_add(double a, double b, double c) { return a * b + c; }
+
+// exp, of x beyond +-87 as at +-87; relative error below 8e-8. x = n ln 2 + r, |r| <= ln(2) / 2;
+// the polynomial of degree 6 in r that begins with 1 + r and has the smallest relative error
+// (3e-9); 2^n added to the exponent. Clamped and scaled by integers, which take fewer instructions.
 [[gnu::always_inline]] inline float fast_exp(float x) {
-  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it leaves the nearest integer
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding n leaves n in the lowest bits
   constexpr float kLn2High = 0.693359375F, kLn2Low = -2.12194440e-4F;
-  x = std::min(std::max(x, -87.0F), 87.0F);
-  const float n = (x * 1.44269504F + kRound) - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
-  float p = 1.0F / 5040;
-  p = p * r + 1.0F / 720;
-  p = p * r + 1.0F / 120;
-  p = p * r + 1.0F / 24;
-  p = p * r + 1.0F / 6;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
-  return p * std::bit_cast<float>((static_cast<int32_t>(n) + 127) << 23);
+  const auto bits = std::bit_cast<int32_t>(x);
+  const int32_t size = std::min(bits & INT32_MAX, std::bit_cast<int32_t>(87.0F));
+  x = std::bit_cast<float>((bits & INT32_MIN) | size);
+  const float shifted = multiply_add(x, 1.44269504F, kRound), n = shifted - kRound;
+  const float r = multiply_add(n, -kLn2Low, multiply_add(n, -kLn2High, x));
+  float p = 1.381454002e-3F;
+  p = multiply_add(p, r, 8.368745113e-3F);
+  p = multiply_add(p, r, 4.166839079e-2F);
+  p = multiply_add(p, r, 1.666652040e-1F);
+  p = multiply_add(p, r, 4.999999343e-1F);
+  p = multiply_add(p, r, 1.0F);
+  p = multiply_add(p, r, 1.0F);
+  return std::bit_cast<float>(std::bit_cast<int32_t>(p) +
+                              static_cast<int32_t>(std::bit_cast<uint32_t>(shifted) << 23));
 }
 inline double fast_exp(double x) { return std::exp(std::min(x, 700.0)); }
 
 template <class T>
 [[gnu::always_inline]] inline T exp_minus_z(T x) {
   constexpr T a = static_cast<T>(-kSlope), b = static_cast<T>(-kSlope * kCubic);
-  return fast_exp(x * (a + b * (x * x)));
+  return fast_exp(x * multiply_add(b, x * x, a));
 }
 
 template <class T>
@@ -59,7 +67,7 @@ template <class T>
 [[gnu::always_inline]] inline T slope_of(T x) {
   constexpr T a = static_cast<T>(kSlope), b = static_cast<T>(3 * kSlope * kCubic);
   const T e = exp_minus_z(x), s = T{1} / (T{1} + e);
-  return s + x * (a + b * (x * x)) * ((e * s) * s);
+  return multiply_add(x * multiply_add(b, x * x, a), (e * s) * s, s);
 }
 
 template <class T>
