@@ -213,7 +213,8 @@ void TrainConfig::visit(Fields& f) {
     "when loss or gradient is not finite: stop (exit 6), or skip the update and go on",
     one_of({"stop", "skip"}));
   f("profile", profile,
-    "write timeline/rank_NNNNN.json (Chrome trace) of these steps, as in \"20..25\"; empty: none",
+    "write timeline/rank_NNNNN.json (Chrome trace) of these steps, as in \"20..25\" or \"steps "
+    "20..25\"; empty: none",
     runtime());
   f("recompute", recompute,
     "blocks: keep only the blocks' inputs and compute the rest again in the backward pass (same "
@@ -250,13 +251,15 @@ Fields RunConfig::fields() {
 std::optional<StepRange> parse_step_range(const std::string& text) {
   if (text.empty()) return std::nullopt;
   StepRange r{};
+  constexpr std::string_view kWord = "steps ";
+  const char* const begin = text.data() + (text.starts_with(kWord) ? kWord.size() : 0);
   const size_t dots = text.find("..");
   const char* const end = text.data() + text.size();
   const auto number = [](const char* from, const char* to, uint64_t& out) {
     const auto [stop, error] = std::from_chars(from, to, out);
     return error == std::errc() && stop == to && from != to;
   };
-  if (dots == std::string::npos || !number(text.data(), text.data() + dots, r.first) ||
+  if (dots == std::string::npos || !number(begin, text.data() + dots, r.first) ||
       !number(text.data() + dots + 2, end, r.last) || r.first == 0 || r.last < r.first)
     throw Error(ExitCode::kUsage, "train.profile",
                 "train.profile must be a range of steps such as \"20..25\", not \"" + text + "\"");

@@ -190,7 +190,7 @@ struct RunConfig {
 // init.weights) count from the working directory. Throws Error(kUsage) with all errors at once.
 RunConfig load_run_config(const std::filesystem::path& file,
                           const std::vector<std::string>& overrides);
-// "20..25" -> {20, 25}; "" -> nullopt. Throws Error(kUsage) for anything else.
+// "20..25" or "steps 20..25" -> {20, 25}; "" -> nullopt. Throws Error(kUsage) for anything else.
 struct StepRange {
   uint64_t first, last;
 };

@@ -178,11 +178,14 @@ TEST(ModelMetadata, DescribesAnyNetAndGivesItBack) {
 
 TEST(RunConfig, StepRangesOfTheProfile) {
   EXPECT_FALSE(parse_step_range("").has_value());
-  const auto r = parse_step_range("20..25");
-  ASSERT_TRUE(r.has_value());
-  EXPECT_EQ(r->first, 20u);
-  EXPECT_EQ(r->last, 25u);
-  for (const char* wrong : {"20", "20..", "..5", "0..3", "5..4", "a..b", "1..2..3", "-1..2"})
+  for (const char* text : {"20..25", "steps 20..25"}) {
+    const auto r = parse_step_range(text);
+    ASSERT_TRUE(r.has_value());
+    EXPECT_EQ(r->first, 20u);
+    EXPECT_EQ(r->last, 25u);
+  }
+  for (const char* wrong : {"20", "20..", "..5", "0..3", "5..4", "a..b", "1..2..3", "-1..2",
+                            "steps", "steps 20", "steps ..5", "steps20..25"})
     EXPECT_THROW(parse_step_range(wrong), Error) << wrong;
 }
 
