@@ -1,12 +1,13 @@
 // Chaos: real mpirun jobs of 2 to 4 ranks to which faults are done at random moments until they
 // end; then model, optimizer, average, ledger and metrics are compared with those of a run that
 // was left alone.
-//   chaos --trials 300 --seed 1 [--verbose]
+//   chaos --trials 300 --seed 1 [--jobs 3] [--verbose]
 // One JSON line; exit 1 when a job hung or a bit differs. The same seed draws the same faults; the
-// moments depend on the machine.
+// moments depend on the machine, and on how many trials run at a time.
 #include "tests/fault/chaos.h"
 
 #include <fmt/format.h>
+#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
 #include <map>
@@ -25,6 +26,30 @@ struct Tally {
   std::map<std::string, int> faults;
   int lives = 0, hangs = 0, differences = 0, ledgers = 0, unfinished = 0, orphans = 0;
   int at_fault() const { return hangs + orphans + unfinished + differences + ledgers; }
+  Json json() const {
+    return {{"starts", lives},
+            {"faults", faults},
+            {"hangs", hangs},
+            {"orphans", orphans},
+            {"runs_not_done", unfinished},
+            {"differences", differences},
+            {"audits_failed", ledgers}};
+  }
+  void add(const Json& other) {
+    for (const auto& [name, count] : other["faults"].items()) faults[name] += count.get<int>();
+    lives += other["starts"].get<int>();
+    hangs += other["hangs"].get<int>();
+    orphans += other["orphans"].get<int>();
+    unfinished += other["runs_not_done"].get<int>();
+    differences += other["differences"].get<int>();
+    ledgers += other["audits_failed"].get<int>();
+  }
+};
+
+struct Plan {
+  int trials = 15, jobs = 1;
+  uint64_t seed = 1;
+  bool verbose = false;
 };
 
 class Chaos {
@@ -168,39 +193,70 @@ void Chaos::trial(int number, Tally& tally) {
              test::slurp(scratch_ / "err"));
 }
 
+// Every jobs-th trial from `first` on.
+Tally some_trials(const Plan& plan, int first) {
+  Chaos chaos(plan.seed, plan.verbose);
+  Tally tally;
+  int done = 0;
+  for (int i = first; i < plan.trials; i += plan.jobs) {
+    chaos.trial(i, tally);
+    if (++done % 10 == 0)
+      fmt::print(stderr, "{}{} runs, {} starts: {} at fault\n",
+                 plan.jobs > 1 ? "job " + std::to_string(first) + ": " : "", done, tally.lives,
+                 tally.at_fault());
+  }
+  return tally;
+}
+
+// Jobs are processes of their own: their tallies come back as files.
+Tally all_trials(const Plan& plan) {
+  if (plan.jobs == 1) return some_trials(plan, 0);
+  const test::TempDir results;
+  std::vector<pid_t> workers;
+  for (int job = 0; job < plan.jobs; ++job) {
+    const pid_t pid = fork();
+    if (pid < 0) throw std::runtime_error("fork failed");
+    if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      _exit(run_program("chaos", [&] {
+        std::ofstream(results / std::to_string(job)) << some_trials(plan, job).json() << std::flush;
+        return 0;
+      }));
+    }
+    workers.push_back(pid);
+  }
+  Tally sum;
+  for (int job = 0; job < plan.jobs; ++job) {
+    int status = 0;
+    waitpid(workers[static_cast<size_t>(job)], &status, 0);
+    const std::string text = test::slurp(results / std::to_string(job));
+    if (status != 0 || text.empty())
+      throw std::runtime_error("job " + std::to_string(job) + " did not end its trials");
+    sum.add(Json::parse(text));
+  }
+  return sum;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   return run_program("chaos", [&] {
     CLI::App app("Faults at random moments of real jobs; the bits must not differ.", "chaos");
-    int trials = 15;
-    uint64_t seed = 1;
-    bool verbose = false;
-    app.add_option("--trials", trials, "runs")->capture_default_str();
-    app.add_option("--seed", seed, "what is drawn")->capture_default_str();
-    app.add_flag("--verbose", verbose, "name each fault");
+    Plan plan;
+    app.add_option("--trials", plan.trials, "runs")->capture_default_str();
+    app.add_option("--seed", plan.seed, "what is drawn")->capture_default_str();
+    app.add_option("--jobs", plan.jobs, "trials at a time")
+        ->check(CLI::Range(1, 64))
+        ->capture_default_str();
+    app.add_flag("--verbose", plan.verbose, "name each fault");
     if (const auto code = parse_command_line(app, argc, argv)) return *code;
-    Chaos chaos(seed, verbose);
-    Tally tally;
     const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < trials; ++i) {
-      chaos.trial(i, tally);
-      if ((i + 1) % 10 == 0)
-        fmt::print(stderr, "{} of {} runs, {} starts: {} at fault\n", i + 1, trials, tally.lives,
-                   tally.at_fault());
-    }
+    const Tally tally = all_trials(plan);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    fmt::print("{}\n", Json{{"trials", trials},
-                            {"seed", seed},
-                            {"starts", tally.lives},
-                            {"faults", tally.faults},
-                            {"hangs", tally.hangs},
-                            {"orphans", tally.orphans},
-                            {"runs_not_done", tally.unfinished},
-                            {"differences", tally.differences},
-                            {"audits_failed", tally.ledgers},
-                            {"seconds", took.count()}}
-                           .dump());
+    Json result = {{"trials", plan.trials}, {"seed", plan.seed}, {"jobs", plan.jobs}};
+    result.update(tally.json());
+    result["seconds"] = took.count();
+    fmt::print("{}\n", result.dump());
     return tally.at_fault() > 0 ? 1 : 0;
   });
 }

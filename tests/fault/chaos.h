@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -65,11 +66,36 @@ inline bool saving(const ChaosRun& run) {
   return false;
 }
 
+// The name of a process, "" when it is gone.
+inline std::string process_name(pid_t pid) {
+  std::string name = slurp("/proc/" + std::to_string(pid) + "/comm");
+  while (!name.empty() && name.back() == '\n') name.pop_back();
+  return name;
+}
+
+// Whether something of ours runs that can see these ranks stop: another rank that has begun, or the
+// sentinel of one of them. Until then a job is its launcher's alone, for the 0.3 s that a program
+// takes to load.
+inline bool seen_by_ours(const std::vector<pid_t>& stopped, const std::vector<pid_t>& ranks) {
+  return std::any_of(ranks.begin(), ranks.end(), [&](pid_t rank) {
+    if (std::find(stopped.begin(), stopped.end(), rank) == stopped.end())
+      return process_name(rank) == "nf-train";
+    const std::string id = std::to_string(rank);
+    std::ifstream children("/proc/" + id + "/task/" + id + "/children");
+    for (pid_t child; children >> child;)
+      if (process_name(child) == "nf-sentinel") return true;
+    return false;
+  });
+}
+
 // Does it; the job may have ended before, or survive it.
 inline void inflict(Fault fault, Process& job, const ChaosRun& run, PositionRng& rng) {
   const std::vector<pid_t> ranks = job.children();
   const auto each = [](const std::vector<pid_t>& pids, int signal) {
     for (const pid_t p : pids) ::kill(p, signal);
+  };
+  const auto stop = [&](const std::vector<pid_t>& pids) {
+    if (seen_by_ours(pids, ranks)) each(pids, SIGSTOP);
   };
   const std::vector<pid_t> one =
       ranks.empty() ? ranks : std::vector<pid_t>{ranks[rng.below(ranks.size())]};
@@ -89,9 +115,9 @@ inline void inflict(Fault fault, Process& job, const ChaosRun& run, PositionRng&
     case Fault::kUserSignalLauncher:
       return job.signal(SIGUSR1);
     case Fault::kStopRank:
-      return each(one, SIGSTOP);
+      return stop(one);
     case Fault::kStopSeveral:
-      return each(some(ranks, rng), SIGSTOP);
+      return stop(some(ranks, rng));
     case Fault::kStopLauncher:
       if (ranks.empty()) return;  // nothing of ours runs yet that could see it
       return job.signal(SIGSTOP);
