@@ -39,25 +39,43 @@ BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Ten
   return p;
 }
 
+namespace {
+
+at::Tensor final_weight(const ConvParameters& p, Flavour flavour, at::ScalarType type) {
+  return p.gain.defined() ? standardize(p.weight, p.gain, flavour, p.scale, type) : p.weight;
+}
+
+}  // namespace
+
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
                    Flavour flavour) {
   const auto type = x.scalar_type();
-  const at::Tensor weight =
-      p.gain.defined() ? standardize(p.weight, p.gain, flavour, p.scale, type) : p.weight;
-  return conv_same(x, weight, p.bias.to(type), stride, groups);
+  return conv_same(x, final_weight(p, flavour, type), p.bias.to(type), stride, groups);
+}
+
+at::Tensor gelu_ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride,
+                        int64_t groups, Flavour flavour) {
+  const auto type = x.scalar_type();
+  return gelu_conv_same(x, final_weight(p, flavour, type), p.bias.to(type), stride, groups,
+                        flavour);
 }
 
 at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const BlockParameters& p,
                          const NfnetSpec& spec, const at::Tensor& keep) {
   const Flavour flavour = spec.flavour;
-  at::Tensor o = gelu(x, flavour);
-  at::Tensor shortcut = x;
-  if (block.projection)
+  at::Tensor shortcut, o;
+  if (block.projection) {
+    o = gelu(x, flavour);
     shortcut = ws_conv(block.stride == 1 ? o : avg_pool_same(o), p.shortcut, 1, 1, flavour);
+  } else {
+    const GeluFork both = gelu_fork(x, flavour);
+    shortcut = both.x;
+    o = both.activated;
+  }
   o = ws_conv(o, p.conv1, 1, 1, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv2, block.stride, block.groups, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv2b, 1, block.groups, flavour);
-  o = ws_conv(gelu(o, flavour), p.conv3, 1, 1, flavour);
+  o = gelu_ws_conv(o, p.conv2, block.stride, block.groups, flavour);
+  o = gelu_ws_conv(o, p.conv2b, 1, block.groups, flavour);
+  o = gelu_ws_conv(o, p.conv3, 1, 1, flavour);
   return excited_sum(
       shortcut, o,
       {p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias, p.skip_gain, 2.0 * spec.alpha}, keep);

@@ -29,9 +29,11 @@ size_t block_tensors(const BlockSpec& block, bool standardized);
 BlockParameters block_parameters(const BlockSpec& block, std::span<const at::Tensor> tensors,
                                  bool standardized);
 
-// Weight-standardized convolution in the type of x.
+// Weight-standardized convolution in the type of x: of x, and of gelu(x).
 at::Tensor ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride, int64_t groups,
                    Flavour flavour);
+at::Tensor gelu_ws_conv(const at::Tensor& x, const ConvParameters& p, int64_t stride,
+                        int64_t groups, Flavour flavour);
 
 // x [B, C_in, H, W] -> [B, C, ceil(H / stride), ceil(W / stride)]. keep: [B,1,1,1] of 0 and 1 in
 // the type of x, or undefined: which images keep their residual branch.

@@ -84,6 +84,16 @@ void backward_loop(const T* __restrict x, const T* __restrict g, T* __restrict d
   });
 }
 
+// dx = g gelu'(x) + added
+template <class T>
+void backward_add_loop(const T* __restrict x, const T* __restrict g, const T* __restrict added,
+                       T* __restrict dx, int64_t n) {
+  vector_loop([=]() NF_INLINE {
+    for (int64_t i = 0; i < n; ++i)
+      store(dx[i], load(g[i]) * slope_of(load(x[i])) + load(added[i]));
+  });
+}
+
 at::Tensor gelu_cpu(const at::Tensor& x) {
   at::Tensor y = at::empty_like(x);
   with_element_type(x, [&](auto* type) {
@@ -111,6 +121,91 @@ at::Tensor gelu_backward_cpu(const at::Tensor& grad, const at::Tensor& x) {
   return dx;
 }
 
+at::Tensor gelu_backward_add_cpu(const at::Tensor& grad, const at::Tensor& x,
+                                 const at::Tensor& added) {
+  at::Tensor dx = at::empty_like(x);
+  with_element_type(x, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    const T* in = static_cast<const T*>(x.const_data_ptr());
+    const T* upstream = static_cast<const T*>(grad.const_data_ptr());
+    const T* more = static_cast<const T*>(added.const_data_ptr());
+    T* out = static_cast<T*>(dx.mutable_data_ptr());
+    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      backward_add_loop(in + begin, upstream + begin, more + begin, out + begin, end - begin);
+    });
+  });
+  return dx;
+}
+
+// An NHWC tensor's rows of W C elements, and where they lie in the padded tensor.
+struct PaddedRows {
+  PaddedRows(const at::Tensor& x, int64_t bottom, int64_t right)
+      : images(x.size(0)),
+        height(x.size(2)),
+        length(x.size(3) * x.size(1)),
+        padded_height(height + bottom),
+        padded_length((x.size(3) + right) * x.size(1)) {}
+
+  // body(row's offset in x, row's offset in the padded tensor, zeros behind it there)
+  template <class Body>
+  void for_each(const Body& body) const {
+    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, length));
+    at::parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t image = row / height, at = row % height;
+        const int64_t below = at + 1 == height ? padded_height - height : 0;
+        body(row * length, (image * padded_height + at) * padded_length,
+             padded_length - length + below * padded_length);
+      }
+    });
+  }
+
+  int64_t images, height, length;
+  int64_t padded_height, padded_length;
+};
+
+class PaddedGelu : public torch::autograd::Function<PaddedGelu> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& x,
+                            int64_t bottom, int64_t right) {
+    ctx->save_for_backward({x});
+    ctx->saved_data["bottom"] = bottom;
+    ctx->saved_data["right"] = right;
+    at::Tensor y = at::empty({x.size(0), x.size(1), x.size(2) + bottom, x.size(3) + right},
+                             x.options().memory_format(at::MemoryFormat::ChannelsLast));
+    with_element_type(x, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      const T* const from = static_cast<const T*>(x.const_data_ptr());
+      T* const to = static_cast<T*>(y.mutable_data_ptr());
+      const PaddedRows rows(x, bottom, right);
+      rows.for_each([&](int64_t in, int64_t out, int64_t zeros) {
+        forward_loop(from + in, to + out, rows.length);
+        std::fill_n(to + out + rows.length, zeros, T{0});
+      });
+    });
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = ctx->get_saved_variables()[0];
+    const at::Tensor g = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    at::Tensor dx = at::empty_like(x);
+    with_element_type(x, [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      const T* const in = static_cast<const T*>(x.const_data_ptr());
+      const T* const upstream = static_cast<const T*>(g.const_data_ptr());
+      T* const out = static_cast<T*>(dx.mutable_data_ptr());
+      const PaddedRows rows(x, ctx->saved_data["bottom"].toInt(), ctx->saved_data["right"].toInt());
+      rows.for_each([&](int64_t at, int64_t padded, int64_t) {
+        backward_loop(in + at, upstream + padded, out + at, rows.length);
+      });
+    });
+    return {dx, at::Tensor(), at::Tensor()};
+  }
+};
+
 const auto& forward_operator() {
   static const auto op = find_operator<at::Tensor(const at::Tensor&)>("nfscale::gelu_tanh");
   return op;
@@ -119,6 +214,10 @@ const auto& backward_operator() {
   static const auto op = find_operator<at::Tensor(const at::Tensor&, const at::Tensor&)>(
       "nfscale::gelu_tanh_backward");
   return op;
+}
+
+at::Tensor laid_out_like(const at::Tensor& g, const at::Tensor& x) {
+  return g.strides() == x.strides() ? g : at::empty_like(x).copy_(g);
 }
 
 class Gelu : public torch::autograd::Function<Gelu> {
@@ -133,9 +232,23 @@ class Gelu : public torch::autograd::Function<Gelu> {
                                                  torch::autograd::variable_list grads) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor x = ctx->get_saved_variables()[0];
-    at::Tensor g = grads[0];
-    if (g.strides() != x.strides()) g = at::empty_like(x).copy_(g);
-    return {backward_operator().call(g, x)};
+    return {backward_operator().call(laid_out_like(grads[0], x), x)};
+  }
+};
+
+class Fork : public torch::autograd::Function<Fork> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx,
+                                                const at::Tensor& x) {
+    ctx->save_for_backward({x});
+    return {x, gelu_cpu(x)};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = ctx->get_saved_variables()[0];
+    return {gelu_backward_add_cpu(laid_out_like(grads[1], x), x, laid_out_like(grads[0], x))};
   }
 };
 
@@ -153,6 +266,18 @@ TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
 
 at::Tensor gelu_tanh(const at::Tensor& x) {
   return has_kernel(forward_operator(), x) ? Gelu::apply(x) : at::gelu(x, "tanh");
+}
+
+at::Tensor gelu_tanh_padded(const at::Tensor& x, int64_t bottom, int64_t right) {
+  if (x.is_cpu() && x.is_contiguous(at::MemoryFormat::ChannelsLast))
+    return PaddedGelu::apply(x, bottom, right);
+  return at::constant_pad_nd(gelu_tanh(x), {0, right, 0, bottom}, 0);
+}
+
+GeluFork gelu_tanh_fork(const at::Tensor& x) {
+  if (!x.is_cpu() || !x.is_non_overlapping_and_dense()) return {x, gelu_tanh(x)};
+  const torch::autograd::variable_list both = Fork::apply(x);
+  return {both[0], both[1]};
 }
 
 }  // namespace nf::model

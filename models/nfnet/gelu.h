@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdint>
+
 namespace nf::model {
 
 // x / (1 + exp(-z)), z = 2 sqrt(2/pi) (x + 0.044715 x^3): the tanh form of GELU (nfnet_spec.md
@@ -10,5 +12,16 @@ namespace nf::model {
 // error below 3e-7 (1 + |x|). On the CPU equal bits on every processor and for any number of
 // threads; on other devices without a kernel of ours: PyTorch's.
 at::Tensor gelu_tanh(const at::Tensor& x);
+
+// gelu_tanh of x [B, C, H, W] with `bottom` rows and `right` columns of zeros behind each image:
+// [B, C, H + bottom, W + right]. For an NHWC tensor on the CPU in the same pass, without a copy.
+at::Tensor gelu_tanh_padded(const at::Tensor& x, int64_t bottom, int64_t right);
+
+// x itself and gelu_tanh(x), for an x that is used both ways: on the CPU the gradients of the two
+// are added in the pass that makes the second.
+struct GeluFork {
+  at::Tensor x, activated;
+};
+GeluFork gelu_tanh_fork(const at::Tensor& x);
 
 }  // namespace nf::model

@@ -5,7 +5,6 @@
 
 #include "core/check.h"
 #include "core/rng.h"
-#include "models/nfnet/gelu.h"
 #include "models/nfnet/pointwise_conv.h"
 
 namespace nf::model {
@@ -29,6 +28,11 @@ at::Tensor gelu(const at::Tensor& x, Flavour flavour) {
   return gelu_tanh(x);
 }
 
+GeluFork gelu_fork(const at::Tensor& x, Flavour flavour) {
+  if (flavour == Flavour::kTimm) return {x, gelu(x, flavour)};
+  return gelu_tanh_fork(x);
+}
+
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups) {
   const bool pointwise = weight.size(2) == 1 && weight.size(3) == 1 && stride == 1 && groups == 1;
@@ -43,6 +47,18 @@ at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Te
   const std::array<int64_t, 2> strides = {stride, stride};
   return at::convolution(input, weight, bias, strides, padding, /*dilation=*/{1, 1},
                          /*transposed=*/false, /*output_padding=*/{0, 0}, groups);
+}
+
+at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          int64_t stride, int64_t groups, Flavour flavour) {
+  const Padding h = same_padding(x.size(2), weight.size(2), stride);
+  const Padding w = same_padding(x.size(3), weight.size(3), stride);
+  const bool behind = h.before + w.before == 0 && h.after + w.after > 0;
+  if (flavour == Flavour::kTimm || !behind)
+    return conv_same(gelu(x, flavour), weight, bias, stride, groups);
+  return at::convolution(gelu_tanh_padded(x, h.after, w.after), weight, bias, {stride, stride},
+                         {0, 0}, /*dilation=*/{1, 1}, /*transposed=*/false,
+                         /*output_padding=*/{0, 0}, groups);
 }
 
 at::Tensor avg_pool_same(const at::Tensor& x) {

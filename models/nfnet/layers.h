@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "models/nfnet/gelu.h"
 #include "models/nfnet/spec.h"
 
 namespace nf::model {
@@ -33,10 +34,14 @@ at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain
 
 // GELU without gamma: tanh form (kDm) or erf (kTimm).
 at::Tensor gelu(const at::Tensor& x, Flavour flavour);
+GeluFork gelu_fork(const at::Tensor& x, Flavour flavour);
 
 // Convolution of x [B,C,H,W] with TensorFlow's SAME padding: output ceil(n / stride).
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups);
+// conv_same(gelu(x)); where SAME pads only behind an image, GELU writes the padding.
+at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          int64_t stride, int64_t groups, Flavour flavour);
 
 // 2x2 mean pooling with stride 2 and SAME padding: windows at an odd border divide by their real
 // pixels.

@@ -157,12 +157,12 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
           [strides = spec_.stem_strides, flavour, standardized](at::Tensor in,
                                                                 std::span<const at::Tensor> p) {
             for (size_t i = 0, at = 0; i < strides.size(); ++i) {
-              if (i > 0) in = gelu(in, flavour);
               ConvParameters conv{.weight = p[at], .bias = p[at + 1], .gain = {}};
               at += 2;
               if (!standardized) conv.gain = p[at++];
               conv.scale = i > 0 ? kGammaGelu : 1.0;
-              in = ws_conv(in, conv, strides[i], 1, flavour);
+              in = i > 0 ? gelu_ws_conv(in, conv, strides[i], 1, flavour)
+                         : ws_conv(in, conv, strides[i], 1, flavour);
             }
             return in;
           });

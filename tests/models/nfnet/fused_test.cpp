@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <functional>
+#include <utility>
 
 #include "models/nfnet/gelu.h"
 #include "models/nfnet/layers.h"
@@ -83,6 +84,55 @@ TEST(Gelu, KeepsTheLayout) {
   EXPECT_TRUE(at::equal(a[1], b[1]));
   const at::Tensor cut = nchw.narrow(1, 1, 3);  // not dense
   EXPECT_TRUE(at::equal(model::gelu_tanh(cut), a[0].narrow(1, 1, 3)));
+}
+
+TEST(Gelu, WritesThePaddingBehindIt) {
+  for (const auto& [bottom, right] : {std::pair<int64_t, int64_t>{1, 1}, {0, 1}, {2, 0}, {0, 0}}) {
+    const Operation padded = [&](const auto& in) {
+      return model::gelu_tanh_padded(in[0], bottom, right);
+    };
+    const Operation composed = [&](const auto& in) {
+      return at::constant_pad_nd(at::gelu(in[0], "tanh"), {0, right, 0, bottom}, 0);
+    };
+    for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+      const at::Tensor x = numbers("x", {3, 5, 6, 7}, type, 3);
+      const at::Tensor up = numbers("up", {3, 5, 6 + bottom, 7 + right}, type);
+      const auto expected = run(composed, {x.to(at::kDouble)}, up.to(at::kDouble));
+      for (const auto format : {at::MemoryFormat::ChannelsLast, at::MemoryFormat::Contiguous}) {
+        const auto found = run(padded, {x.contiguous(format)}, up.contiguous(format));
+        ASSERT_EQ(found[0].sizes(), expected[0].sizes());
+        const double rounding = type == at::kDouble  ? 1e-13
+                                : type == at::kFloat ? 2e-6
+                                                     : 3 * 0x1p-7;
+        EXPECT_LT(worst(found[0], expected[0]), rounding);
+        EXPECT_LT(worst(found[1], expected[1]), rounding);
+      }
+    }
+  }
+}
+
+TEST(Gelu, AddsTheGradientOfWhatIsUsedTwice) {
+  const Operation fork = [](const auto& in) {
+    const model::GeluFork both = model::gelu_tanh_fork(in[0]);
+    return at::cat({both.x * 3, both.activated});
+  };
+  const Operation composed = [](const auto& in) {
+    return at::cat({in[0] * 3, at::gelu(in[0], "tanh")});
+  };
+  const at::Tensor x = numbers("x", {2, 5, 6, 7}, at::kDouble, 3);
+  const at::Tensor up = numbers("up", {4, 5, 6, 7});
+  const auto expected = run(composed, {x}, up);
+  for (const auto format : {at::MemoryFormat::ChannelsLast, at::MemoryFormat::Contiguous})
+    for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+      const auto found = run(fork, {x.to(type).contiguous(format)}, up.to(type));
+      const double rounding = type == at::kDouble ? 1e-13 : type == at::kFloat ? 3e-6 : 12 * 0x1p-7;
+      EXPECT_LT(worst(found[0], expected[0]), rounding);
+      EXPECT_LT(worst(found[1], expected[1]), rounding);
+    }
+  // Used one way only.
+  const Operation one = [](const auto& in) { return model::gelu_tanh_fork(in[0]).activated; };
+  const at::Tensor above = up.narrow(0, 0, 2);
+  EXPECT_LT(worst(run(one, {x}, above)[1], run(kGeluOfTorch, {x}, above)[1]), 1e-12);
 }
 
 struct SumCase {

@@ -142,6 +142,28 @@ TEST(ConvSame, MatchesTheDefinition) {
   }
 }
 
+TEST(GeluConvSame, EqualsItsTwoSteps) {
+  for (const int64_t kernel : {1, 3})
+    for (const int64_t stride : {1, 2})
+      for (const auto& [height, width] :
+           {std::pair<int64_t, int64_t>{8, 8}, {7, 8}, {8, 7}, {7, 9}})
+        for (const auto flavour : {model::Flavour::kDm, model::Flavour::kTimm}) {
+          const at::Tensor x = (at::arange(2 * 4 * height * width, at::kDouble) * 0.37)
+                                   .sin()
+                                   .view({2, 4, height, width})
+                                   .contiguous(at::MemoryFormat::ChannelsLast);
+          const at::Tensor weight = (at::arange(6 * 2 * kernel * kernel, at::kDouble) * 0.71)
+                                        .cos()
+                                        .view({6, 2, kernel, kernel});
+          const at::Tensor bias = at::arange(6, at::kDouble);
+          const at::Tensor got = model::gelu_conv_same(x, weight, bias, stride, 2, flavour);
+          const at::Tensor want =
+              model::conv_same(model::gelu(x, flavour), weight, bias, stride, 2);
+          ASSERT_EQ(got.sizes(), want.sizes());
+          EXPECT_LT((got - want).abs().max().item<double>(), 1e-12);
+        }
+}
+
 TEST(AvgPoolSame, BorderWindowsDivideByTheirPixels) {
   const at::Tensor x = at::arange(1, 10, at::kDouble).view({1, 1, 3, 3});
   const std::vector<double> got = doubles_of(model::avg_pool_same(x));
