@@ -10,7 +10,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
 
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
@@ -94,29 +93,38 @@ void backward_add_loop(const T* __restrict x, const T* __restrict g, const T* __
   });
 }
 
+// A tensor's elements as loops see them; the pointer names the type.
+template <class T>
+const T* read(const at::Tensor& x, T*) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+template <class T>
+T* write(const at::Tensor& x, T*) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
+// body(type, begin, end) for parts of x's elements, on all threads.
+template <class Body>
+void over_elements(const at::Tensor& x, const Body& body) {
+  with_element_type(x, [&](auto* type) {
+    at::parallel_for(0, x.numel(), kGrain,
+                     [&](int64_t begin, int64_t end) { body(type, begin, end); });
+  });
+}
+
 at::Tensor gelu_cpu(const at::Tensor& x) {
   at::Tensor y = at::empty_like(x);
-  with_element_type(x, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* from = static_cast<const T*>(x.const_data_ptr());
-    T* to = static_cast<T*>(y.mutable_data_ptr());
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      forward_loop(from + begin, to + begin, end - begin);
-    });
+  over_elements(x, [&](auto* type, int64_t begin, int64_t end) {
+    forward_loop(read(x, type) + begin, write(y, type) + begin, end - begin);
   });
   return y;
 }
 
 at::Tensor gelu_backward_cpu(const at::Tensor& grad, const at::Tensor& x) {
   at::Tensor dx = at::empty_like(x);
-  with_element_type(x, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* in = static_cast<const T*>(x.const_data_ptr());
-    const T* upstream = static_cast<const T*>(grad.const_data_ptr());
-    T* out = static_cast<T*>(dx.mutable_data_ptr());
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      backward_loop(in + begin, upstream + begin, out + begin, end - begin);
-    });
+  over_elements(x, [&](auto* type, int64_t begin, int64_t end) {
+    backward_loop(read(x, type) + begin, read(grad, type) + begin, write(dx, type) + begin,
+                  end - begin);
   });
   return dx;
 }
@@ -124,15 +132,9 @@ at::Tensor gelu_backward_cpu(const at::Tensor& grad, const at::Tensor& x) {
 at::Tensor gelu_backward_add_cpu(const at::Tensor& grad, const at::Tensor& x,
                                  const at::Tensor& added) {
   at::Tensor dx = at::empty_like(x);
-  with_element_type(x, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    const T* in = static_cast<const T*>(x.const_data_ptr());
-    const T* upstream = static_cast<const T*>(grad.const_data_ptr());
-    const T* more = static_cast<const T*>(added.const_data_ptr());
-    T* out = static_cast<T*>(dx.mutable_data_ptr());
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      backward_add_loop(in + begin, upstream + begin, more + begin, out + begin, end - begin);
-    });
+  over_elements(x, [&](auto* type, int64_t begin, int64_t end) {
+    backward_add_loop(read(x, type) + begin, read(grad, type) + begin, read(added, type) + begin,
+                      write(dx, type) + begin, end - begin);
   });
   return dx;
 }
@@ -174,13 +176,10 @@ class PaddedGelu : public torch::autograd::Function<PaddedGelu> {
     at::Tensor y = at::empty({x.size(0), x.size(1), x.size(2) + bottom, x.size(3) + right},
                              x.options().memory_format(at::MemoryFormat::ChannelsLast));
     with_element_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const T* const from = static_cast<const T*>(x.const_data_ptr());
-      T* const to = static_cast<T*>(y.mutable_data_ptr());
       const PaddedRows rows(x, bottom, right);
-      rows.for_each([&](int64_t in, int64_t out, int64_t zeros) {
-        forward_loop(from + in, to + out, rows.length);
-        std::fill_n(to + out + rows.length, zeros, T{0});
+      rows.for_each([&, to = write(y, type)](int64_t in, int64_t out, int64_t zeros) {
+        forward_loop(read(x, type) + in, to + out, rows.length);
+        std::fill_n(to + out + rows.length, zeros, 0);
       });
     });
     return y;
@@ -193,13 +192,10 @@ class PaddedGelu : public torch::autograd::Function<PaddedGelu> {
     const at::Tensor g = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     at::Tensor dx = at::empty_like(x);
     with_element_type(x, [&](auto* type) {
-      using T = std::remove_pointer_t<decltype(type)>;
-      const T* const in = static_cast<const T*>(x.const_data_ptr());
-      const T* const upstream = static_cast<const T*>(g.const_data_ptr());
-      T* const out = static_cast<T*>(dx.mutable_data_ptr());
       const PaddedRows rows(x, ctx->saved_data["bottom"].toInt(), ctx->saved_data["right"].toInt());
       rows.for_each([&](int64_t at, int64_t padded, int64_t) {
-        backward_loop(in + at, upstream + padded, out + at, rows.length);
+        backward_loop(read(x, type) + at, read(g, type) + padded, write(dx, type) + at,
+                      rows.length);
       });
     });
     return {dx, at::Tensor(), at::Tensor()};
