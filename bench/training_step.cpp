@@ -77,7 +77,9 @@ UpdatedNet::UpdatedNet(const model::NfnetSpec& spec, at::Device device)
       weights_(layout_.make_arena(at::TensorOptions(at::kFloat).device(device))),
       params_(initialized_params(net_, layout_, weights_)),
       sgd_(params_, sgd_options()),
-      ema_(params_, kEmaDecay) {}
+      ema_(params_, kEmaDecay) {
+  if (!device.is_cpu()) sgd_.use(train::device_update(device));
+}
 
 void UpdatedNet::update(const at::Tensor& gradient, double scale) {
   const train::StepStats stats = sgd_.step({.lr = kLearningRate,

@@ -134,6 +134,8 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
   loader = std::make_unique<data::Loader>(
       train_set, sampler, plan.plan(), train_augment(c), static_cast<uint64_t>(c.run.seed),
       data::LoaderOptions{static_cast<int>(c.data.workers), static_cast<int>(c.data.prefetch)});
+  feed = std::make_unique<ImageFeed>(*loader, device);
+  if (!device.is_cpu()) sgd.use(device_update(device));
 }
 
 EvalOptions evaluation_options(const RunConfig& c) {
@@ -155,7 +157,7 @@ double Trainer::epoch() const {
 
 void Trainer::seek(uint64_t to) {
   step = to;
-  loader->seek(to * plan.per_step());
+  feed->seek(to * plan.per_step());
 }
 
 data::RunOrder Trainer::order() const {

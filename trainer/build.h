@@ -21,6 +21,7 @@
 #include "trainer/comm/communicator.h"
 #include "trainer/comm/grad_reducer.h"
 #include "trainer/evaluate.h"
+#include "trainer/image_feed.h"
 #include "trainer/optim/ema.h"
 #include "trainer/optim/param_group.h"
 #include "trainer/optim/sam.h"
@@ -55,6 +56,7 @@ struct Trainer {
   Sam sam;
   bool recompute_blocks = false;  // by train.recompute
   std::unique_ptr<data::Loader> loader;
+  std::unique_ptr<ImageFeed> feed;  // moves the loader
 
   uint64_t step = 0;  // updates done
   uint64_t total_steps() const { return plan.steps(); }

@@ -34,16 +34,26 @@ at::Tensor on_cpu(const uint8_t* pixels, int64_t count, int64_t size) {
 
 }  // namespace
 
-at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
+at::Tensor pixels_of(const data::MicroBatch& batch) {
   const int64_t s = batch.image_size;
-  if (device.is_cpu()) return on_cpu(batch.pixels.data(), batch.count, s);
-  at::Tensor x =
-      at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3}, at::kByte);
+  return at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3},
+                       at::kByte);
+}
+
+at::Tensor normalized_pixels(const at::Tensor& pixels) {
   const auto constant = [&](const std::array<float, 3>& v) {
-    return at::tensor({v[0], v[1], v[2]}, at::kFloat).mul_(255.0f).view({1, 3, 1, 1}).to(device);
+    return at::tensor({v[0], v[1], v[2]}, at::kFloat)
+        .mul_(255.0f)
+        .view({1, 3, 1, 1})
+        .to(pixels.device());
   };
-  x = x.to(device).permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC
+  const at::Tensor x = pixels.permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC
   return x.sub_(constant(kMean)).div_(constant(kStd));
+}
+
+at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
+  if (device.is_cpu()) return on_cpu(batch.pixels.data(), batch.count, batch.image_size);
+  return normalized_pixels(pixels_of(batch).to(device));
 }
 
 }  // namespace nf::train

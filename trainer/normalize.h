@@ -11,4 +11,9 @@ namespace nf::train {
 // NHWC, normalized with ImageNet's mean and standard deviation (spec section 11).
 at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device);
 
+// The micro-batch's pixels in the loader's memory: uint8 [count, size, size, 3], no copy.
+at::Tensor pixels_of(const data::MicroBatch& batch);
+// normalized_images() of pixels that are on the device already.
+at::Tensor normalized_pixels(const at::Tensor& pixels);
+
 }  // namespace nf::train

@@ -41,4 +41,10 @@ GradientPath make_gradient_path(const std::string& backend, at::Device device, C
   return path;
 }
 
+FusedUpdateLaunch device_update(at::Device device) {
+  return
+      [run = load_cuda_plugin(plugin_path()).fused_update,
+       index = static_cast<int>(device.index())](const FusedUpdate& update) { run(update, index); };
+}
+
 }  // namespace nf::train

@@ -11,6 +11,7 @@
 
 #include "trainer/comm/buffer_ops.h"
 #include "trainer/comm/communicator.h"
+#include "trainer/optim/arena_update.h"
 
 namespace nf::train {
 
@@ -27,5 +28,8 @@ struct GradientPath {
 };
 GradientPath make_gradient_path(const std::string& backend, at::Device device, Communicator& host,
                                 double timeout_seconds);
+
+// The optimizer's update on a GPU.
+FusedUpdateLaunch device_update(at::Device device);
 
 }  // namespace nf::train

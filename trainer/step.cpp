@@ -10,7 +10,6 @@
 #include "core/timeline.h"
 #include "trainer/agreement.h"
 #include "trainer/comm/control.h"
-#include "trainer/normalize.h"
 #include "trainer/optim/loss.h"
 
 namespace nf::train {
@@ -115,9 +114,20 @@ void ascend(Trainer& t, const at::Tensor& images, const Targets& targets,
   t.working.refresh();
 }
 
+// A micro-batch's figures on the device, which may still be computing them.
+struct PendingSums {
+  at::Tensor loss, top1;  // undefined: no sample
+
+  LeafSums wait() const {
+    if (!loss.defined()) return {};
+    return {.loss = loss.item<double>(), .top1 = static_cast<double>(top1.item<int64_t>())};
+  }
+};
+
 // Writes the gradient of the micro-batch's summed loss into the reducer's buffer, which may begin
 // to exchange it on the way.
-LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* timeline) {
+PendingSums forward_backward(Trainer& t, const data::MicroBatch& batch, const at::Tensor& images,
+                             Timeline* timeline) {
   const at::Tensor flat = as_tensor(t.reducer.buffer(), t.gradient_path.device);
   if (batch.count == 0) {
     flat.zero_();
@@ -126,7 +136,6 @@ LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* t
   std::vector<uint64_t> positions(static_cast<size_t>(batch.count));
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = batch.range.begin + i;
   const Targets targets = make_targets(t, batch);
-  const at::Tensor images = normalized_images(batch, t.device);
   if (t.sam.on()) ascend(t, images, targets, positions, timeline);
   at::Tensor logits;
   LossResult loss;
@@ -141,34 +150,38 @@ LeafSums forward_backward(Trainer& t, const data::MicroBatch& batch, Timeline* t
   }
   if (t.sam.on()) t.sam.restore();
   at::NoGradGuard no_grad;
-  LeafSums sums;
-  sums.loss = loss.sum.item<double>();
-  sums.top1 = static_cast<double>(
-      count_correct(logits.detach(), targets.first, targets.weights).top1.item<int64_t>());
-  return sums;
+  return {.loss = loss.sum.detach(),
+          .top1 = count_correct(logits.detach(), targets.first, targets.weights).top1};
 }
 
 // The rank's micro-batches: gradients go to the reducer, figures to `own`.
 Control run_micro_batches(Trainer& t, const StepHooks& hooks, StepResult& r,
                           std::vector<LeafSums>& own) {
   Control control;
+  std::vector<PendingSums> pending;
   if (!t.sam.on()) t.working.refresh();
   for (uint64_t m = t.plan.first(); m < t.plan.last(); ++m) {
-    std::optional<data::MicroBatch> batch;
+    std::optional<ImageFeed::Item> item;
     {
       const Timeline::Span span(hooks.timeline, "wait for data");
       const Waiting waiting(hooks.activity, Wait::kData);
-      batch = t.loader->next();
+      item = t.feed->next();
     }
-    NF_CHECK(batch.has_value(), "the plan ended before the run");
-    if (hooks.taken) hooks.taken(r.step, *batch);
-    own.push_back(forward_backward(t, *batch, hooks.timeline));
+    NF_CHECK(item.has_value(), "the plan ended before the run");
+    data::MicroBatch& batch = item->batch;
+    if (hooks.taken) hooks.taken(r.step, batch);
+    pending.push_back(forward_backward(t, batch, item->images, hooks.timeline));
+    if (!t.device.is_cpu()) {  // the host is free, the device is not
+      const Waiting waiting(hooks.activity, Wait::kData);
+      t.feed->fetch_ahead();
+    }
     t.reducer.add(m);
-    control.sample_digest += data::batch_digest(batch->range.begin, batch->samples);
-    control.valid_samples += batch->count - static_cast<int64_t>(batch->bad.size());
-    r.bad_here.insert(r.bad_here.end(), batch->bad.begin(), batch->bad.end());
-    t.loader->recycle(std::move(*batch));
+    control.sample_digest += data::batch_digest(batch.range.begin, batch.samples);
+    control.valid_samples += batch.count - static_cast<int64_t>(batch.bad.size());
+    r.bad_here.insert(r.bad_here.end(), batch.bad.begin(), batch.bad.end());
+    t.loader->recycle(std::move(batch));
   }
+  for (const PendingSums& sums : pending) own.push_back(sums.wait());
   return control;
 }
 

@@ -104,6 +104,32 @@ TEST_F(FineTune, RecomputedBlocksGiveTheSameBits) {
   }
 }
 
+// Fetching ahead, as steps on a GPU do, changes no micro-batch and does not outlive a seek.
+TEST_F(FineTune, FetchedAheadIsTheSameMicroBatch) {
+  train::LocalCommunicator alone;
+  const auto config = test::tiny_config(scratch_->data(), {});
+  train::Trainer plain(config, alone), ahead(config, alone);
+  const auto expect_same = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      const auto a = plain.feed->next(), b = ahead.feed->next();
+      ASSERT_EQ(a.has_value(), b.has_value());
+      if (a) {
+        EXPECT_EQ(a->batch.samples, b->batch.samples);
+        EXPECT_TRUE(a->images.equal(b->images));
+      }
+      ahead.feed->fetch_ahead();
+      if (i % 3 == 0) ahead.feed->fetch_ahead();  // there is one at most
+    }
+  };
+  expect_same(5);
+  plain.seek(1);
+  ahead.seek(1);
+  expect_same(4);
+  plain.seek(plain.total_steps() - 1);
+  ahead.seek(plain.total_steps() - 1);
+  expect_same(10);  // and the end
+}
+
 TEST_F(FineTune, ImagesGrowAtTheSamePositionsForAnyWorldAndRestart) {
   const Strings grow = {"schedule.epochs=2", "schedule.image_sizes=[16, 24, 32]",
                         "schedule.image_size_starts=[0, 0.3, 0.6]", "checkpoint.every_steps=1",
@@ -122,11 +148,14 @@ TEST_F(FineTune, ImagesGrowAtTheSamePositionsForAnyWorldAndRestart) {
   std::vector<int64_t> sizes;
   for (uint64_t step = 0; step < trainer.total_steps(); ++step) {
     for (int m = 0; m < 8; ++m) {
-      const auto batch = trainer.loader->next();
-      ASSERT_TRUE(batch.has_value());
-      EXPECT_EQ(batch->image_size, trainer.plan.image_size(step));
-      EXPECT_EQ(static_cast<int64_t>(batch->pixels.size()),
-                batch->count * batch->image_size * batch->image_size * 3);
+      const auto item = trainer.feed->next();
+      ASSERT_TRUE(item.has_value());
+      const data::MicroBatch& batch = item->batch;
+      EXPECT_EQ(batch.image_size, trainer.plan.image_size(step));
+      EXPECT_EQ(static_cast<int64_t>(batch.pixels.size()),
+                batch.count * batch.image_size * batch.image_size * 3);
+      EXPECT_EQ(item->images.size(0), batch.count);
+      EXPECT_EQ(item->images.size(3), batch.image_size);
     }
     sizes.push_back(trainer.plan.image_size(step));
   }

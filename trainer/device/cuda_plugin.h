@@ -13,7 +13,7 @@ namespace nf::train {
 
 struct FusedUpdate;  // trainer/optim/cuda/fused_update.h
 
-inline constexpr int kCudaPluginVersion = 2;
+inline constexpr int kCudaPluginVersion = 3;
 inline constexpr const char* kCudaPluginEntry = "nf_cuda_plugin_v1";
 
 struct CudaPlugin {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "core/check.h"
-#include "trainer/optim/kernels.h"
 #include "trainer/optim/schedule.h"
 
 namespace nf::train {
@@ -21,11 +20,5 @@ Ema::Ema(std::vector<Param> params, double max_decay)
 }
 
 double Ema::weight(uint64_t t) const { return 1.0 - ema_decay(max_decay_, t); }
-
-void Ema::update(uint64_t t) {
-  const at::NoGradGuard no_grad;
-  for (size_t i = 0; i < params_.size(); ++i)
-    kernels::move_towards(values_[i], params_[i].value, weight(t));
-}
 
 }  // namespace nf::train

@@ -17,9 +17,7 @@ class Ema {
   // Starts as a copy of the parameters' values.
   Ema(std::vector<Param> params, double max_decay);
 
-  // After the update with index t (from 0), where the update's own pass did not do it (Sgd::step).
-  void update(uint64_t t);
-  // 1 - d of that update.
+  // 1 - d of the update with index t (from 0). The update's own pass moves the average (Sgd::step).
   double weight(uint64_t t) const;
 
   double max_decay() const { return max_decay_; }

@@ -40,12 +40,6 @@ double sum_of_squares_of(const T* x, int64_t n, T scale) {
   return out[0];
 }
 
-void check_like(const at::Tensor& a, const at::Tensor& b) {
-  NF_CHECK(a.is_contiguous() && b.is_contiguous() && a.numel() == b.numel() &&
-               a.scalar_type() == b.scalar_type() && a.device() == b.device(),
-           "tensors of one parameter differ in size, type, device or layout");
-}
-
 int64_t block_length(const at::Tensor& tensor, size_t blocks) {
   const auto count = static_cast<int64_t>(blocks);
   NF_CHECK(count > 0 && tensor.is_contiguous() && tensor.numel() % count == 0,
@@ -100,25 +94,6 @@ std::vector<double> unit_squares(const at::Tensor& tensor, int64_t units) {
 void scale_blocks(const at::Tensor& tensor, std::span<const double> scale) {
   const int64_t length = block_length(tensor, scale.size());
   tensor.view({static_cast<int64_t>(scale.size()), length}).mul_(factors_like(tensor, scale));
-}
-
-void sgd_update(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
-                std::span<const double> scale, const SgdUpdate& update) {
-  check_like(value, grad);
-  check_like(value, momentum);
-  at::Tensor d = grad.clone();
-  if (!scale.empty()) scale_blocks(d, scale);
-  if (update.weight_decay != 0) d.add_(value, update.weight_decay);
-  momentum.mul_(update.momentum).add_(d);
-  if (update.nesterov)
-    value.sub_(d.add_(momentum, update.momentum), update.lr);
-  else
-    value.sub_(momentum, update.lr);
-}
-
-void move_towards(const at::Tensor& average, const at::Tensor& value, double weight) {
-  check_like(average, value);
-  average.add_(value - average, weight);
 }
 
 }  // namespace nf::train::kernels

@@ -1,6 +1,4 @@
-// The arithmetic of the update as ATen operations, for any device: what the CPU's passes over
-// memory (update_pass.h) are checked against, and what SAM and other devices use. And the one sum
-// that all need.
+// The norms that AGC and SAM need, for any device, and the one sum behind them on the CPU.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -23,19 +21,5 @@ std::vector<double> unit_squares_aten(const at::Tensor& tensor, int64_t units);
 
 // Multiplies each of scale.size() equal consecutive blocks by its factor, in place.
 void scale_blocks(const at::Tensor& tensor, std::span<const double> scale);
-
-struct SgdUpdate {
-  double lr = 0;
-  double momentum = 0;
-  double weight_decay = 0;
-  bool nesterov = true;
-};
-// d = scale g + wd W;  M <- momentum M + d;  W <- W - lr (d + momentum M), or W - lr M. One factor
-// per unit; an empty `scale` means 1. The gradient is left as it is.
-void sgd_update(const at::Tensor& value, const at::Tensor& grad, const at::Tensor& momentum,
-                std::span<const double> scale, const SgdUpdate& update);
-
-// average <- average + weight (value - average).
-void move_towards(const at::Tensor& average, const at::Tensor& value, double weight);
 
 }  // namespace nf::train::kernels

@@ -6,7 +6,6 @@
 
 #include "core/check.h"
 #include "trainer/optim/ema.h"
-#include "trainer/optim/kernels.h"
 #include "trainer/optim/update_pass.h"
 
 namespace nf::train {
@@ -23,26 +22,24 @@ Sgd::Sgd(std::vector<Param> params, SgdOptions options)
   momentum_ = layout_.views(momentum_arena_);
 }
 
+void Sgd::use(FusedUpdateLaunch launch) {
+  device_update_ = std::make_unique<ArenaUpdate>(params_, layout_, options_, std::move(launch));
+}
+
 StepStats Sgd::step(const Update& u) {
   NF_CHECK(static_cast<size_t>(u.gradient.numel()) >= layout_.elements(), "a flat gradient");
-  return apply(u, layout_.views(u.gradient.to(params_.front().value.device())));
+  const at::Tensor gradient = u.gradient.to(params_.front().value.device());
+  return device_update_ ? on_device(u, gradient) : on_cpu(u, layout_.views(gradient));
 }
 
 StepStats Sgd::step(double lr) {
   std::vector<at::Tensor> gradients;
   for (const Param& p : params_) gradients.push_back(p.grad);
-  return apply({.lr = lr}, gradients);
+  return on_cpu({.lr = lr}, gradients);
 }
 
-StepStats Sgd::apply(const Update& u, const std::vector<at::Tensor>& gradients) {
+StepStats Sgd::on_cpu(const Update& u, const std::vector<at::Tensor>& gradients) {
   const at::NoGradGuard no_grad;
-  if (params_.front().value.is_cpu()) return apply_fused(u, gradients);
-  StepStats stats = apply_composed(u, gradients);
-  if (stats.finite && u.average) u.average->update(u.index);
-  return stats;
-}
-
-StepStats Sgd::apply_fused(const Update& u, const std::vector<at::Tensor>& gradients) {
   std::vector<UpdateTensor> tensors;
   std::vector<size_t> index;
   for (size_t i = 0; i < params_.size(); ++i) {
@@ -74,37 +71,23 @@ StepStats Sgd::apply_fused(const Update& u, const std::vector<at::Tensor>& gradi
   return stats;
 }
 
-StepStats Sgd::apply_composed(const Update& u, const std::vector<at::Tensor>& gradients) {
+StepStats Sgd::on_device(const Update& u, const at::Tensor& gradient) {
+  const UpdateTotals t =
+      device_update_->run(gradient, momentum_arena_, u.average ? u.average->arena() : at::Tensor(),
+                          {.gradient_scale = u.scale,
+                           .lr = u.lr,
+                           .momentum = options_.momentum,
+                           .average_weight = u.average ? u.average->weight(u.index) : 0.0,
+                           .clip = options_.agc.clip,
+                           .clip_eps = options_.agc.eps,
+                           .nesterov = options_.nesterov});
   StepStats stats;
-  double squares = 0, clipped_squares = 0;
-  std::vector<UnitScales> scales(params_.size());
-  std::vector<Param> scaled = params_;
-  for (size_t i = 0; i < params_.size(); ++i) {
-    if (params_[i].frozen) continue;
-    scaled[i].grad = u.scale == 1 ? gradients[i] : gradients[i] * u.scale;
-    scales[i] = measure_units(scaled[i], options_.agc);
-    if (!std::isfinite(scales[i].grad_squares) && stats.finite) {
-      stats.finite = false;
-      stats.first_non_finite = params_[i].name;
-    }
-    squares += scales[i].grad_squares;
-    clipped_squares += scales[i].clipped_grad_squares;
-    stats.units += scales[i].units;
-    stats.clipped += scales[i].clipped;
-  }
-  stats.grad_norm = std::sqrt(squares);
-  stats.grad_norm_after_agc = std::sqrt(clipped_squares);
-  if (!stats.finite) return stats;
-
-  for (size_t i = 0; i < params_.size(); ++i) {
-    const Param& p = scaled[i];
-    if (p.frozen) continue;
-    kernels::sgd_update(p.value, p.grad, momentum_[i], scales[i].scale,
-                        {.lr = u.lr * p.lr_scale,
-                         .momentum = options_.momentum,
-                         .weight_decay = has_weight_decay(p.role) ? options_.weight_decay : 0.0,
-                         .nesterov = options_.nesterov});
-  }
+  stats.grad_norm = std::sqrt(t.grad_squares);
+  stats.grad_norm_after_agc = std::sqrt(t.clipped_grad_squares);
+  stats.units = t.units;
+  stats.clipped = t.clipped;
+  stats.finite = t.first_not_finite < 0;
+  if (!stats.finite) stats.first_non_finite = params_[static_cast<size_t>(t.first_not_finite)].name;
   return stats;
 }
 

@@ -7,10 +7,12 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "trainer/optim/agc.h"
+#include "trainer/optim/arena_update.h"
 #include "trainer/optim/param_group.h"
 
 namespace nf::train {
@@ -52,10 +54,13 @@ class Sgd {
   //   g <- AGC(g) + wd W;  M <- momentum M + g;  W <- W - lr (g + momentum M)    (without nesterov:
   //   W - lr M)
   // Gradients keep their values (clipping happens on the way). Deterministic for any number of
-  // threads. On the CPU one fused pass (update_pass.h), elsewhere the operations of kernels.h.
+  // threads. One fused pass: update_pass.h, or the device's of use().
   StepStats step(const Update& update);
-  // The same with the gradients that lie in the params, and no average.
+  // The same on the CPU with the gradients that lie in the params, and no average.
   StepStats step(double lr);
+
+  // Every update from now on is the device's. Weights elsewhere than on the CPU need it.
+  void use(FusedUpdateLaunch launch);
 
   const std::vector<Param>& params() const { return params_; }
   const SgdOptions& options() const { return options_; }
@@ -68,15 +73,15 @@ class Sgd {
   const at::Tensor& momentum_arena() const { return momentum_arena_; }
 
  private:
-  StepStats apply(const Update& update, const std::vector<at::Tensor>& gradients);
-  StepStats apply_fused(const Update& update, const std::vector<at::Tensor>& gradients);
-  StepStats apply_composed(const Update& update, const std::vector<at::Tensor>& gradients);
+  StepStats on_cpu(const Update& update, const std::vector<at::Tensor>& gradients);
+  StepStats on_device(const Update& update, const at::Tensor& gradient);
 
   std::vector<Param> params_;
   SgdOptions options_;
   FlatLayout layout_;
   at::Tensor momentum_arena_;
   std::vector<at::Tensor> momentum_;
+  std::unique_ptr<ArenaUpdate> device_update_;  // null: the CPU's
 };
 
 }  // namespace nf::train

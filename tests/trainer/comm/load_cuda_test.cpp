@@ -51,7 +51,7 @@ TEST(LoadCuda, ALibraryWithoutTheEntry) {
 }
 
 TEST(LoadCuda, AnotherVersion) {
-  EXPECT_THAT(refusal(NF_OLD_PLUGIN).what(), HasSubstr("is of version 1, this program needs 2"));
+  EXPECT_THAT(refusal(NF_OLD_PLUGIN).what(), HasSubstr("is of version 1, this program needs 3"));
 }
 
 TEST(LoadCuda, ThePlugInLiesBesideThePrograms) {

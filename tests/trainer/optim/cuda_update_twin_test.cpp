@@ -2,28 +2,24 @@
 // update in float64.
 #include <gtest/gtest.h>
 
-#include "tests/support/host_block.h"
 #include "tests/trainer/optim/update_case.h"
-#include "trainer/optim/cuda/fused_update.cuh"
+#include "tests/trainer/optim/update_twin.h"
 
 namespace nf::test {
 namespace {
 
 template <int kUnitThreads, int kTotalThreads, bool kReversed = false>
 train::UpdateTotals twin(UpdateCase& c) {
-  const HostBlock<kUnitThreads, kReversed> block;
-  const HostBlock<kTotalThreads, kReversed> total_block;
-  const train::UpdateArenas arenas = {c.weight.data(), c.grad.data(), c.momentum.data(),
-                                      c.with_average ? c.average.data() : nullptr};
-  std::vector<double> scratch(kReduceScratch<HostBlock<1024>>);
   std::vector<train::UpdateUnitState> state(c.units.size());
   train::UpdateTotals totals{};
-  for (size_t u = 0; u < c.units.size(); ++u)
-    train::measure_unit(block, scratch.data(), arenas, c.rates, c.units[u], &state[u]);
-  train::total_units(total_block, scratch.data(), c.units.data(), state.data(),
-                     static_cast<int64_t>(c.units.size()), c.rates, &totals);
-  for (size_t u = c.units.size(); u-- > 0;)  // any order of blocks
-    train::update_unit(block, arenas, c.rates, c.units[u], state[u], totals);
+  update_twin<kUnitThreads, kTotalThreads, kReversed>(
+      {.arenas = {c.weight.data(), c.grad.data(), c.momentum.data(),
+                  c.with_average ? c.average.data() : nullptr},
+       .units = c.units.data(),
+       .count = static_cast<int64_t>(c.units.size()),
+       .rates = &c.rates,
+       .state = state.data(),
+       .totals = &totals});
   return totals;
 }
 

@@ -157,20 +157,26 @@ TEST(Sgd, WorksOnLeavesThatRequireGradients) {
   p.value.requires_grad_(true);
   Sgd sgd({p}, {});
   Ema ema({p}, 0.9);
-  sgd.step(0.1);
-  ema.update(0);
+  sgd.step({.lr = 0.1, .gradient = at::ones({16}, at::kDouble), .average = &ema});
   EXPECT_FALSE(p.value.detach().equal(before));
   EXPECT_FALSE(ema.values()[0].requires_grad());
 }
 
+// An update that moves the average alone.
+void follow(Sgd& sgd, Ema& ema, uint64_t t) {
+  const at::Tensor none = at::zeros_like(sgd.momentum_arena());
+  sgd.step({.lr = 0, .gradient = none, .average = &ema, .index = t});
+}
+
 TEST(Ema, StartsAsACopyAndFollowsTheRule) {
   const Param p = param("a", {4, 5}, ParamRole::kConvWeight);
+  Sgd sgd({p}, {});
   Ema ema({p}, 0.2);
   at::Tensor expected = p.value.clone();
   EXPECT_TRUE(ema.values()[0].equal(expected));
   for (uint64_t t = 0; t < 5; ++t) {
     p.value.mul_(1.5).add_(0.1);
-    ema.update(t);
+    follow(sgd, ema, t);
     const double d = ema_decay(0.2, t);
     expected = d * expected + (1 - d) * p.value;
     EXPECT_TRUE(at::allclose(ema.values()[0], expected, 1e-14, 1e-15));
@@ -180,8 +186,9 @@ TEST(Ema, StartsAsACopyAndFollowsTheRule) {
 TEST(Ema, DoesNotDriftInFloat32) {
   Param p = param("a", {64}, ParamRole::kBias);
   p.value = p.value.to(at::kFloat);
+  Sgd sgd({p}, {});
   Ema ema({p}, 0.99999);
-  for (uint64_t t = 0; t < 200; ++t) ema.update(1'000'000 + t);
+  for (uint64_t t = 0; t < 200; ++t) follow(sgd, ema, 1'000'000 + t);
   EXPECT_TRUE(ema.values()[0].equal(p.value));
 }
 

@@ -14,7 +14,13 @@ namespace nf::test {
 // Units of all kinds: clipped and not, odd sizes, one element, none, frozen.
 struct UpdateCase {
   std::vector<train::UpdateUnit> units;
-  train::UpdateRates rates = {0.3, 0.9, 0.01, 0.01, 1e-3, true};
+  train::UpdateRates rates = {.gradient_scale = 0.25,
+                              .lr = 0.3,
+                              .momentum = 0.9,
+                              .average_weight = 0.01,
+                              .clip = 0.01,
+                              .clip_eps = 1e-3,
+                              .nesterov = true};
   std::vector<float> weight, grad, momentum, average;
   bool with_average = true;
 
@@ -35,7 +41,7 @@ struct UpdateCase {
     for (size_t number = 0; number < units.size(); ++number) {
       const train::UpdateUnit& u = units[number];
       // Gradients around the limit: some units are clipped, others are not.
-      const double size = number % 2 == 0 ? 0.02 : 0.0005;
+      const double size = number % 2 == 0 ? 0.08 : 0.002;
       for (int64_t k = u.begin; k < u.begin + u.size; ++k) {
         const auto i = static_cast<size_t>(k);
         weight[i] = static_cast<float>(0.1 * v_seeded(seeds[0], i));
@@ -76,7 +82,7 @@ inline ExactUpdate exact_update(const UpdateCase& c) {
     double g2 = 0, w2 = 0, factor = 1;
     for (int64_t k = u.begin; k < u.begin + u.size; ++k) {
       const auto i = static_cast<size_t>(k);
-      g2 += static_cast<double>(c.grad[i]) * c.grad[i];
+      g2 += std::pow(c.rates.gradient_scale * static_cast<double>(c.grad[i]), 2);
       w2 += static_cast<double>(c.weight[i]) * c.weight[i];
     }
     if (u.clipped && c.rates.clip > 0 && !u.frozen) {
@@ -95,7 +101,7 @@ inline ExactUpdate exact_update(const UpdateCase& c) {
       const auto i = static_cast<size_t>(k);
       double &w = out.weight[i], &m = out.momentum[i], &e = out.average[i];
       if (!u.frozen) {
-        const double d = factor * c.grad[i] + u.weight_decay * w;
+        const double d = factor * c.rates.gradient_scale * c.grad[i] + u.weight_decay * w;
         m = c.rates.momentum * m + d;
         w -= c.rates.lr * u.lr_scale * (c.rates.nesterov ? d + c.rates.momentum * m : m);
       }

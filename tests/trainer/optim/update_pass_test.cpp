@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tests/support/golden_values.h"
-#include "trainer/optim/kernels.h"
+#include "trainer/optim/agc.h"
 
 namespace nf::train {
 namespace {
@@ -53,12 +53,12 @@ UpdateResult composed(const std::vector<UpdateTensor>& tensors, const UpdateRule
     out.clipped_grad_squares += s.clipped_grad_squares;
     out.units += s.units;
     out.clipped += s.clipped;
-    kernels::sgd_update(t.value, g, t.momentum, s.scale,
-                        {.lr = t.lr,
-                         .momentum = rule.momentum,
-                         .weight_decay = t.weight_decay,
-                         .nesterov = rule.nesterov});
-    if (t.average.defined()) kernels::move_towards(t.average, t.value, rule.average_weight);
+    at::Tensor d = g.clone();
+    scale_units(d, s);
+    d.add_(t.value, t.weight_decay);
+    t.momentum.mul_(rule.momentum).add_(d);
+    t.value.sub_(rule.nesterov ? d.add_(t.momentum, rule.momentum) : t.momentum, t.lr);
+    if (t.average.defined()) t.average.add_(t.value - t.average, rule.average_weight);
   }
   return out;
 }

@@ -46,7 +46,7 @@ NF_HOST_DEVICE void measure_unit(const Block& block, double* scratch, const Upda
     block.each([&](int t) {
       part[t] = share_of_squares<Block::kThreads>(arenas.grad + unit.begin, unit.size, packs, t);
     });
-    grad = block_sum(block, part, scratch);
+    grad = rates.gradient_scale * rates.gradient_scale * block_sum(block, part, scratch);
     if (clipped) {
       block.each([&](int t) {
         part[t] =
@@ -103,13 +103,14 @@ NF_HOST_DEVICE void total_units(const Block& block, double* scratch, const Updat
 }
 
 struct UpdateScalars {
-  float factor, decay, momentum, lr, average_weight;
+  float scale, factor, decay, momentum, lr, average_weight;
   bool nesterov, frozen;
 };
 
 NF_HOST_DEVICE UpdateScalars scalars_of(const UpdateUnit& unit, const UpdateUnitState& state,
                                         const UpdateRates& rates) {
-  return {static_cast<float>(state.factor),
+  return {static_cast<float>(rates.gradient_scale),
+          static_cast<float>(state.factor),
           static_cast<float>(unit.weight_decay),
           static_cast<float>(rates.momentum),
           static_cast<float>(rates.lr * unit.lr_scale),
@@ -118,9 +119,9 @@ NF_HOST_DEVICE UpdateScalars scalars_of(const UpdateUnit& unit, const UpdateUnit
           unit.frozen};
 }
 
-// d = factor g + decay w;  m <- momentum m + d;  w <- w - lr (d + momentum m), or w - lr m.
+// d = factor (scale g) + decay w;  m <- momentum m + d;  w <- w - lr (d + momentum m), or w - lr m.
 NF_HOST_DEVICE void update_element(const UpdateScalars& s, float g, float& m, float& w) {
-  const float d = s.factor * g + s.decay * w;
+  const float d = s.factor * (s.scale * g) + s.decay * w;
   m = s.momentum * m + d;
   w -= s.lr * (s.nesterov ? d + s.momentum * m : m);
 }

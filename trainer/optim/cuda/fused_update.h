@@ -36,6 +36,7 @@ struct UpdateTotals {
 };
 
 struct UpdateRates {
+  double gradient_scale;  // the gradient is this times arenas.grad
   double lr;
   double momentum;
   double average_weight;  // 1 - d of ema.h
@@ -45,7 +46,7 @@ struct UpdateRates {
 
 struct UpdateArenas {
   float* weight;
-  const float* grad;  // summed and divided; stays as it is
+  const float* grad;  // the sum over the batch; stays as it is
   float* momentum;
   float* average;  // null: none
 };
