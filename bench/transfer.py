@@ -11,69 +11,21 @@ Killed, the same command goes on: finished parts are kept.
 """
 import argparse
 import json
-import os
 import random
 import statistics
-import subprocess
-import sys
-import tarfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from cifar_runs import CIFAR10, ROOT, CifarRuns, run
+
 NEW = ('cat', 'dog')  # the pair that CIFAR-10 nets confuse most
 ARMS = [(start, sam) for start in ('random', 'pretrained') for sam in (0.0, 0.05)]
 
 
-def run(log, *command):
-    env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT='1', OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1')
-    with open(log, 'w') as out:
-        code = subprocess.run([str(c) for c in command], stdout=out, stderr=subprocess.STDOUT,
-                              env=env).returncode
-    if code != 0:
-        sys.exit(f'error: {" ".join(map(str, command))}\nexit {code}; see {log}')
-
-
-class Experiment:
+class Experiment(CifarRuns):
     def __init__(self, args):
+        super().__init__(args.data, args.build, args.output, args.ranks)
         self.a = args
-        self.bin = args.build / 'bin'
-        self.folder = args.output
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def extract(self):
-        """The archive's images as files, and their names by split and class."""
-        images = self.folder / 'images'
-        if not (images / 'done').exists():
-            with tarfile.open(self.a.data) as tar:
-                tar.extractall(images)
-            (images / 'done').touch()
-        self.files = {split: {c.name: sorted(c.iterdir()) for c in sorted((images / split).iterdir())}
-                      for split in ('train', 'test')}
-
-    def pack(self, name, splits):
-        """A data set of splits {name: [(file, class)]}."""
-        target = self.folder / name
-        for split, rows in splits.items():
-            if (target / f'{split}.packed').exists():
-                continue
-            table = self.folder / f'{name}.{split}.tsv'
-            table.write_text(''.join(f'{file.resolve()}\t{label}\n' for file, label in rows))
-            run(self.folder / f'{name}.{split}.log', self.bin / 'nf-pack', '--input', table, '--output',
-                target, '--split', split, '--overwrite')
-            (target / f'{split}.packed').touch()
-        return target
-
-    def train(self, name, config, **keys):
-        """A finished run's result.json; trains where there is none."""
-        run_dir = self.folder / 'runs' / name
-        sets = [x for key, value in keys.items() for x in ('--set', f'{key.replace("__", ".")}={value}')]
-        if not (run_dir / 'result.json').exists():
-            run_dir.parent.mkdir(exist_ok=True)
-            run(self.folder / 'runs' / f'{name}.log', 'mpirun', '--oversubscribe', '--bind-to', 'none',
-                '-np', self.a.ranks, self.bin / 'nf-train', '--config', ROOT / 'configs' / config, '--output',
-                run_dir, *sets)
-        return run_dir, json.loads((run_dir / 'result.json').read_text())
 
     def test(self, name, data):
         out = self.folder / 'runs' / f'{name}.test.json'
@@ -140,7 +92,7 @@ class Experiment:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', type=Path, default=ROOT.parent / 'shared/data/cifar10_jpeg.tar')
+    p.add_argument('--data', type=Path, default=CIFAR10)
     p.add_argument('--build', type=Path, default=ROOT / 'build')
     p.add_argument('--output', type=Path, default=Path('transfer'))
     p.add_argument('--seeds', type=int, default=3)
@@ -151,8 +103,6 @@ def main():
     a.per_class, a.holdout, a.epochs, a.fine_epochs, a.rates = 5000, 500, 6, 60, (0.02, 0.1)
     if a.smoke:
         a.seeds, a.labels, a.per_class, a.holdout, a.epochs, a.fine_epochs = 1, 20, 40, 20, 1, 4
-    if not a.data.exists():
-        sys.exit(f'error: {a.data} is not there\nhint: --data names an archive train/CLASS/*.jpg, test/CLASS/*.jpg')
     Experiment(a).table()
 
 

@@ -80,7 +80,8 @@ void Metrics::train(const StepResult& r, double epoch, const Speed& speed) {
                           {"train/grad_norm", r.grad_norm},
                           {"train/epoch", epoch},
                           {"speed/images_per_second", speed.images_per_second},
-                          {"speed/data_wait_fraction", speed.data_wait_fraction}});
+                          {"speed/data_wait_fraction", speed.data_wait_fraction},
+                          {"speed/mfu", speed.mfu}});
 }
 
 void Metrics::ledger(const StepResult& r) {
