@@ -78,7 +78,7 @@ UpdatedNet::UpdatedNet(const model::NfnetSpec& spec, at::Device device)
       params_(initialized_params(net_, layout_, weights_)),
       sgd_(params_, sgd_options()),
       ema_(params_, kEmaDecay) {
-  if (!device.is_cpu()) sgd_.use(train::device_update(device));
+  if (!device.is_cpu()) sgd_.use_device(train::device_update(device));
 }
 
 void UpdatedNet::update(const at::Tensor& gradient, double scale) {

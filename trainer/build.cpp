@@ -84,6 +84,14 @@ std::vector<Param> make_params(const RunConfig& c, model::Nfnet& net, const Flat
   return params;
 }
 
+// SAM moves each rank's weights on its own.
+std::unique_ptr<SharedState> share_state(const RunConfig& c, Communicator& comm, at::Device device,
+                                         const FlatLayout& layout) {
+  if (comm.size() == 1 || !c.comm.shared_memory || !device.is_cpu() || c.sam.rho > 0)
+    return nullptr;
+  return SharedState::make(comm, layout);
+}
+
 at::ScalarType compute_type(const RunConfig& c) {
   return c.precision.compute == "bfloat16" ? at::kBFloat16 : at::kFloat;
 }
@@ -108,8 +116,11 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
       net(model_spec(c.model, static_cast<int64_t>(train_set.class_names().size())), at::kFloat,
           device),
       layout(layout_of(net)),
-      weights(layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
-      sgd((params = make_params(c, net, layout, weights)), sgd_options(c)),
+      shared_state(share_state(c, communicator, device, layout)),
+      weights(shared_state ? shared_state->weights()
+                           : layout.make_arena(at::TensorOptions(at::kFloat).device(device))),
+      sgd((params = make_params(c, net, layout, weights)), sgd_options(c),
+          shared_state ? shared_state->momentum() : at::Tensor()),
       schedule(make_schedule(c, plan)),
       gradient_path(
           make_gradient_path(c.comm.backend, device, communicator, c.comm.timeout_seconds)),
@@ -130,12 +141,15 @@ Trainer::Trainer(const RunConfig& c, Communicator& communicator)
                 "leave model.classes at 0 to take the data set's number");
   recompute_blocks =
       choose_recompute(c, net.spec(), comm.size(), ranks_of_host(comm), device.is_cpu());
-  if (c.ema.decay > 0) ema = std::make_unique<Ema>(params, c.ema.decay);
+  if (c.ema.decay > 0)
+    ema = std::make_unique<Ema>(params, c.ema.decay,
+                                shared_state ? shared_state->average() : at::Tensor());
+  if (shared_state) sgd.use_share(shared_state->update_share());
   loader = std::make_unique<data::Loader>(
       train_set, sampler, plan.plan(), train_augment(c), static_cast<uint64_t>(c.run.seed),
       data::LoaderOptions{static_cast<int>(c.data.workers), static_cast<int>(c.data.prefetch)});
   feed = std::make_unique<ImageFeed>(*loader, device);
-  if (!device.is_cpu()) sgd.use(device_update(device));
+  if (!device.is_cpu()) sgd.use_device(device_update(device));
 }
 
 EvalOptions evaluation_options(const RunConfig& c) {
@@ -216,6 +230,7 @@ void restore(Trainer& t, const Snapshot& s) {
 }
 
 void initialize_weights(Trainer& t) {
+  if (t.shared_state && t.comm.rank() > 0) return t.seek(0);
   const auto seed = static_cast<uint64_t>(t.config.run.seed);
   t.net.init(seed);
   if (!t.config.init.weights.empty()) {
@@ -231,9 +246,7 @@ void initialize_weights(Trainer& t) {
       for (auto& p : t.params)
         if (p.name == n.name) p.value.detach().copy_(n.tensor);
   }
-  if (t.ema)
-    t.ema =
-        std::make_unique<Ema>(t.params, t.config.ema.decay);  // starts as a copy of these weights
+  if (t.ema) t.ema->restart();
   t.seek(0);
 }
 

@@ -29,6 +29,7 @@
 #include "trainer/optim/sgd.h"
 #include "trainer/resolve_device.h"
 #include "trainer/run_config.h"
+#include "trainer/shared_state.h"
 
 namespace nf::train {
 
@@ -45,7 +46,8 @@ struct Trainer {
   model::Nfnet net;
   std::vector<Param> params;  // values are views of the arena; gradients go through the reducer
   FlatLayout layout;
-  at::Tensor weights;  // flat, all parameters
+  std::unique_ptr<SharedState> shared_state;  // null: this rank has all of it for itself
+  at::Tensor weights;                         // flat, all parameters
   Sgd sgd;
   std::unique_ptr<Ema> ema;  // null without ema.decay
   Schedule schedule;
@@ -79,7 +81,8 @@ void restore(Trainer& trainer, const Snapshot& snapshot);
 // How a run evaluates on evaluate.split.
 EvalOptions evaluation_options(const RunConfig& config);
 
-// Loads init.weights, or initializes from the seed.
+// Loads init.weights, or initializes from the seed. Where ranks share their state, rank 0 does it
+// for all, and a barrier must follow.
 void initialize_weights(Trainer& trainer);
 
 }  // namespace nf::train

@@ -151,9 +151,11 @@ void Loop::share_state(bool resumed) {
     if (!host.is_same(tensor)) tensor.detach().copy_(host);
   };
   at::NoGradGuard no_grad;
-  share(t_.weights);
-  share(t_.sgd.momentum_arena());
-  if (t_.ema) share(t_.ema->arena());
+  if (!t_.shared_state) {
+    share(t_.weights);
+    share(t_.sgd.momentum_arena());
+    if (t_.ema) share(t_.ema->arena());
+  }
   if (!root_) t_.seek(static_cast<uint64_t>(head[1]));
 }
 

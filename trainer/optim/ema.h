@@ -14,8 +14,11 @@ namespace nf::train {
 
 class Ema {
  public:
-  // Starts as a copy of the parameters' values.
-  Ema(std::vector<Param> params, double max_decay);
+  // A copy of the parameters' values; or what the flat buffer `arena` holds (FlatLayout).
+  Ema(std::vector<Param> params, double max_decay, const at::Tensor& arena = {});
+
+  // Becomes a copy of the parameters' values.
+  void restart();
 
   // 1 - d of the update with index t (from 0). The update's own pass moves the average (Sgd::step).
   double weight(uint64_t t) const;

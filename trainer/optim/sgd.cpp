@@ -10,7 +10,7 @@
 
 namespace nf::train {
 
-Sgd::Sgd(std::vector<Param> params, SgdOptions options)
+Sgd::Sgd(std::vector<Param> params, SgdOptions options, const at::Tensor& momentum)
     : params_(std::move(params)), options_(options), layout_(layout_of(params_)) {
   NF_CHECK(!params_.empty(), "an optimizer needs parameters");
   const at::TensorOptions type = params_.front().value.options().requires_grad(false);
@@ -18,11 +18,11 @@ Sgd::Sgd(std::vector<Param> params, SgdOptions options)
     NF_CHECK(p.value.is_contiguous() && p.value.scalar_type() == type.dtype().toScalarType() &&
                  p.value.device() == type.device(),
              p.name + " differs from the other parameters in type, device or layout");
-  momentum_arena_ = layout_.make_arena(type);
+  momentum_arena_ = momentum.defined() ? momentum : layout_.make_arena(type);
   momentum_ = layout_.views(momentum_arena_);
 }
 
-void Sgd::use(FusedUpdateLaunch launch) {
+void Sgd::use_device(FusedUpdateLaunch launch) {
   device_update_ = std::make_unique<ArenaUpdate>(params_, layout_, options_, std::move(launch));
 }
 
@@ -55,11 +55,13 @@ StepStats Sgd::on_cpu(const Update& u, const std::vector<at::Tensor>& gradients)
     index.push_back(i);
   }
   const UpdateResult r =
-      update_pass(tensors, {.gradient_scale = u.scale,
-                            .momentum = options_.momentum,
-                            .nesterov = options_.nesterov,
-                            .agc = options_.agc,
-                            .average_weight = u.average ? u.average->weight(u.index) : 0.0});
+      update_pass(tensors,
+                  {.gradient_scale = u.scale,
+                   .momentum = options_.momentum,
+                   .nesterov = options_.nesterov,
+                   .agc = options_.agc,
+                   .average_weight = u.average ? u.average->weight(u.index) : 0.0},
+                  share_ ? &*share_ : nullptr);
   StepStats stats;
   stats.finite = r.not_finite < 0;
   if (!stats.finite)

@@ -8,12 +8,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "trainer/optim/agc.h"
 #include "trainer/optim/arena_update.h"
 #include "trainer/optim/param_group.h"
+#include "trainer/optim/update_pass.h"
 
 namespace nf::train {
 
@@ -47,20 +50,23 @@ struct Update {
 class Sgd {
  public:
   // All values share one type and device. Momentum starts at zero, in one flat buffer laid out as
-  // FlatLayout.
-  Sgd(std::vector<Param> params, SgdOptions options);
+  // FlatLayout; `momentum`: that buffer, if given.
+  Sgd(std::vector<Param> params, SgdOptions options, const at::Tensor& momentum = {});
 
   // One update with learning rate lr * param.lr_scale:
   //   g <- AGC(g) + wd W;  M <- momentum M + g;  W <- W - lr (g + momentum M)    (without nesterov:
   //   W - lr M)
   // Gradients keep their values (clipping happens on the way). Deterministic for any number of
-  // threads. One fused pass: update_pass.h, or the device's of use().
+  // threads. One fused pass: update_pass.h, or the device's of use_device().
   StepStats step(const Update& update);
   // The same on the CPU with the gradients that lie in the params, and no average.
   StepStats step(double lr);
 
   // Every update from now on is the device's. Weights elsewhere than on the CPU need it.
-  void use(FusedUpdateLaunch launch);
+  void use_device(FusedUpdateLaunch launch);
+  // Every update from now on is done together with other ranks: weights, momentum and average lie
+  // in memory common to all of them.
+  void use_share(UpdateShare share) { share_ = std::move(share); }
 
   const std::vector<Param>& params() const { return params_; }
   const SgdOptions& options() const { return options_; }
@@ -82,6 +88,7 @@ class Sgd {
   at::Tensor momentum_arena_;
   std::vector<at::Tensor> momentum_;
   std::unique_ptr<ArenaUpdate> device_update_;  // null: the CPU's
+  std::optional<UpdateShare> share_;
 };
 
 }  // namespace nf::train

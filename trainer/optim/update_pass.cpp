@@ -61,11 +61,18 @@ std::vector<Task> tasks_of(const std::vector<Rows<T>>& rows) {
   return tasks;
 }
 
+// This rank's tasks; they are all of about one size.
 template <class Body>
-void for_each_task(const std::vector<Task>& tasks, const Body& body) {
+void for_each_task(std::span<const Task> tasks, const Body& body) {
   at::parallel_for(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) body(tasks[static_cast<size_t>(t)]);
   });
+}
+
+std::span<const Task> part_of(std::span<const Task> tasks, int64_t rank, int64_t world) {
+  const auto n = static_cast<int64_t>(tasks.size());
+  const int64_t begin = rank * n / world, end = (rank + 1) * n / world;
+  return tasks.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
 }
 
 struct BlockRule {
@@ -102,17 +109,23 @@ void update_block(T* w, const T* g, T* m, T* e, int64_t n, bool nesterov, const 
 }
 
 template <class T>
-UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule) {
+UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule,
+                 const UpdateShare* share) {
   const std::vector<Rows<T>> rows = rows_of<T>(tensors);
   const std::vector<Task> tasks = tasks_of(rows);
   const size_t units = rows.back().first_unit + static_cast<size_t>(rows.back().units.count);
-  std::vector<double> squares(units), factors(units, 1.0);
-  for_each_task(tasks, [&](const Task& t) {
+  std::vector<double> own(share ? 0 : 2 * units);
+  const std::span<double> squares = share ? share->squares : std::span(own).first(units),
+                          factors = share ? share->factors : std::span(own).last(units);
+  NF_CHECK(squares.size() >= units && factors.size() >= units, "room for all units");
+  const std::span<const Task> mine = share ? part_of(tasks, share->rank, share->world) : tasks;
+  for_each_task(mine, [&](const Task& t) {
     const Rows<T>& r = rows[t.tensor];
     for (int64_t u = t.begin; u < t.end; ++u)
       squares[r.first_unit + static_cast<size_t>(u)] =
           kernels::sum_of_squares(r.gradient + u * r.units.size, r.units.size, rule.gradient_scale);
   });
+  if (share) share->meet();
   UpdateResult out;
   for (size_t i = 0; i < rows.size(); ++i) {
     double sum = 0;
@@ -123,22 +136,23 @@ UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule) 
   }
   if (out.not_finite >= 0) return out;
 
-  for_each_task(tasks, [&](const Task& task) {
+  for_each_task(mine, [&](const Task& task) {
     const Rows<T>& r = rows[task.tensor];
     const UpdateTensor& t = tensors[task.tensor];
     const bool clips = t.clipped && rule.agc.clip > 0;
     for (int64_t u = task.begin; u < task.end; ++u) {
       const int64_t at = u * r.units.size;
       double& factor = factors[r.first_unit + static_cast<size_t>(u)];
-      if (clips)
-        factor = clip_factor(squares[r.first_unit + static_cast<size_t>(u)],
-                             kernels::sum_of_squares(r.value + at, r.units.size), rule.agc);
+      factor = clips ? clip_factor(squares[r.first_unit + static_cast<size_t>(u)],
+                                   kernels::sum_of_squares(r.value + at, r.units.size), rule.agc)
+                     : 1.0;
       update_block(
           r.value + at, r.gradient + at, r.momentum + at, r.average ? r.average + at : nullptr,
           r.units.size, rule.nesterov,
           {rule.gradient_scale, factor, t.lr, t.weight_decay, rule.momentum, rule.average_weight});
     }
   });
+  if (share) share->meet();
   for (size_t i = 0; i < rows.size(); ++i) {
     if (tensors[i].clipped && rule.agc.clip > 0) out.units += rows[i].units.count;
     for (int64_t u = 0; u < rows[i].units.count; ++u) {
@@ -152,11 +166,12 @@ UpdateResult run(std::span<const UpdateTensor> tensors, const UpdateRule& rule) 
 
 }  // namespace
 
-UpdateResult update_pass(std::span<const UpdateTensor> tensors, const UpdateRule& rule) {
+UpdateResult update_pass(std::span<const UpdateTensor> tensors, const UpdateRule& rule,
+                         const UpdateShare* share) {
   if (tensors.empty()) return {};
-  if (tensors.front().value.scalar_type() == at::kFloat) return run<float>(tensors, rule);
+  if (tensors.front().value.scalar_type() == at::kFloat) return run<float>(tensors, rule, share);
   NF_CHECK(tensors.front().value.scalar_type() == at::kDouble, "float32 or float64 parameters");
-  return run<double>(tensors, rule);
+  return run<double>(tensors, rule, share);
 }
 
 }  // namespace nf::train

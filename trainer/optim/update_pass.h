@@ -1,13 +1,14 @@
 // The whole update of all parameters on the CPU in two passes over memory: one reads the gradient
 // (norms, and whether it is finite), one does everything else (weights' norms, clipping, decay,
 // momentum, weights, average) unit by unit, so what it reads twice comes from the cache. 24 bytes a
-// float32 parameter, 32 with an average. The composition of ATen operations in kernels.h is the
-// same formula for other devices and the reference in tests.
+// float32 parameter, 32 with an average.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <span>
 
 #include "trainer/optim/agc.h"
@@ -39,7 +40,17 @@ struct UpdateResult {
       -1;  // first tensor with a NaN or infinite gradient: then nothing was changed
 };
 
-// Equal bits for any number of threads and on every processor.
-UpdateResult update_pass(std::span<const UpdateTensor> tensors, const UpdateRule& rule);
+// A rank's part of an update of tensors that lie in memory common to all ranks. All ranks make the
+// same calls with the same gradient.
+struct UpdateShare {
+  int64_t rank = 0, world = 1;
+  std::span<double> squares{}, factors{};  // one of each AGC unit, common to all ranks
+  std::function<void()> meet{};            // returns once every rank has called it
+};
+
+// Equal bits for any number of threads and on every processor, and of ranks that share the update:
+// those return when all of it is done, with the figures of the whole.
+UpdateResult update_pass(std::span<const UpdateTensor> tensors, const UpdateRule& rule,
+                         const UpdateShare* share = nullptr);
 
 }  // namespace nf::train

@@ -49,7 +49,7 @@ struct Optimizer {
     }
     sgd = std::make_unique<Sgd>(params, options);
     ema = std::make_unique<Ema>(params, 0.9);
-    if (on_device) sgd->use(test::update_twin<>);
+    if (on_device) sgd->use_device(test::update_twin<>);
   }
 
   StepStats step(const at::Tensor& gradient, uint64_t index, bool average = true) {
@@ -120,8 +120,8 @@ TEST(ArenaUpdate, RefusesWeightsThatAreNotAnArena) {
   Optimizer o(false);
   o.params[2].value = o.params[2].value.clone();
   Sgd apart(o.params, {});
-  EXPECT_THROW(apart.use(test::update_twin<>), std::logic_error);
-  EXPECT_THROW(Optimizer(false).sgd->use({}), std::logic_error);
+  EXPECT_THROW(apart.use_device(test::update_twin<>), std::logic_error);
+  EXPECT_THROW(Optimizer(false).sgd->use_device({}), std::logic_error);
 }
 
 }  // namespace
