@@ -42,6 +42,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
 
   MemoryEstimate e;
   e.program = kProgramBytes;
+  // Ranks of one host may share the first three (shared_state.h) and then hold less.
   e.parameters = copy * (2 + (ema ? 1 : 0) + (c.sam.rho > 0 ? 2 : 0) + sums);
   const int element = c.precision.compute == "bfloat16" ? 2 : 4;
   e.parameters += model::working_weights_bytes(spec, element);

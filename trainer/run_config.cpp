@@ -164,7 +164,9 @@ void CommConfig::visit(Fields& f) {
     "steps took so far, ends the job with exit code 5; 0: no watchdog",
     runtime(0));
   f("shared_memory", shared_memory,
-    "ranks of one host sum gradients in memory they share instead of sending messages", runtime());
+    "ranks of one host sum gradients, and on CPUs update weights, in memory they share instead of "
+    "sending messages and each doing all of it",
+    runtime());
 }
 
 void CheckpointConfig::visit(Fields& f) {
