@@ -64,10 +64,12 @@ void on_root(Communicator& comm, const std::function<void()>& work) {
 }
 
 std::vector<std::string> gather_strings(Communicator& comm, const std::string& mine) {
-  std::vector<int64_t> sizes(static_cast<size_t>(comm.size()), 0);
-  sizes[static_cast<size_t>(comm.rank())] = static_cast<int64_t>(mine.size());
-  comm.all_reduce_sum(sizes);
-  const std::vector<size_t> bytes(sizes.begin(), sizes.end());
+  const auto world = static_cast<size_t>(comm.size());
+  const size_t own = mine.size();
+  std::vector<size_t> bytes(world);
+  comm.all_gather(reinterpret_cast<const std::byte*>(&own),
+                  reinterpret_cast<std::byte*>(bytes.data()),
+                  std::vector<size_t>(world, sizeof own));
   std::string all(std::accumulate(bytes.begin(), bytes.end(), size_t{0}), '\0');
   comm.all_gather(reinterpret_cast<const std::byte*>(mine.data()),
                   reinterpret_cast<std::byte*>(all.data()), bytes);

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "tests/support/tiny_run.h"
+#include "trainer/agreement.h"
 #include "trainer/comm/fake.h"
 #include "trainer/comm/grad_reducer.h"
 
@@ -35,6 +36,7 @@ TEST(FakeCommunicator, OthersAreAsThisOne) {
   EXPECT_EQ(t.messages, 1u + 2u);
   EXPECT_EQ(t.bytes, 16u + 4u);
   EXPECT_EQ(comm.take_traffic().messages, 0u);
+  EXPECT_EQ(gather_strings(comm, "host"), (std::vector<std::string>{"host", "host", "host"}));
 }
 
 // Every rank sends its slice of every bucket to every other, twice: gradients there, sums back.
