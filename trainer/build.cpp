@@ -229,6 +229,13 @@ void restore(Trainer& t, const Snapshot& s) {
   t.seek(s.state.step);
 }
 
+model::Nfnet averaged_net(const Trainer& t) {
+  NF_CHECK(t.ema, "a run without an average");
+  model::Nfnet net(t.net.spec(), at::kFloat, t.device);
+  for (size_t i = 0; i < t.params.size(); ++i) net.rebind(i, t.ema->values()[i]);
+  return net;
+}
+
 void initialize_weights(Trainer& t) {
   if (t.shared_state && t.comm.rank() > 0) return t.seek(0);
   const auto seed = static_cast<uint64_t>(t.config.run.seed);

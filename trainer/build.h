@@ -81,6 +81,9 @@ void restore(Trainer& trainer, const Snapshot& snapshot);
 // How a run evaluates on evaluate.split.
 EvalOptions evaluation_options(const RunConfig& config);
 
+// A network whose parameters are the average's: views, nothing is copied.
+model::Nfnet averaged_net(const Trainer& trainer);
+
 // Loads init.weights, or initializes from the seed. Where ranks share their state, rank 0 does it
 // for all, and a barrier must follow.
 void initialize_weights(Trainer& trainer);

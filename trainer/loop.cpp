@@ -289,21 +289,15 @@ void Loop::evaluate_now() {
   enter(Section::kEvaluate);
   const std::string& split = t_.config.evaluate.split;
   const EvalOptions options = evaluation_options(t_.config);
-  const auto one = [&](const std::string& weights) {
-    const EvalResult r = evaluate(t_.net, *t_.eval_set, options, t_.comm);
+  const auto one = [&](const std::string& weights, const model::Nfnet& net) {
+    const EvalResult r = evaluate(net, *t_.eval_set, options, t_.comm);
     last_eval_[weights] = r;
     if (root_ && !metrics_->has_eval(t_.step, weights)) metrics_->eval(t_.step, split, weights, r);
     say(fmt::format("step {}  {} ({}): loss {:.4f}  top-1 {:.2f} %  top-5 {:.2f} %", t_.step, split,
                     weights, r.loss, 100 * r.top1, 100 * r.top5));
   };
-  one("raw");
-  if (t_.ema) {
-    at::NoGradGuard no_grad;
-    const at::Tensor raw = t_.weights.clone();
-    t_.weights.copy_(t_.ema->arena());
-    one("ema");
-    t_.weights.copy_(raw);
-  }
+  one("raw", t_.net);
+  if (t_.ema) one("ema", averaged_net(t_));
   on_root(t_.comm, [&] { saver_->evaluated(t_, last_eval_[t_.ema ? "ema" : "raw"]); });
   restart_window();
 }

@@ -51,7 +51,7 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
   if (!c.evaluate.split.empty()) {
     const int64_t eval_size =
         c.evaluate.image_size > 0 ? c.evaluate.image_size : final_image_size(c);
-    evaluation = model::evaluation_peak_bytes(spec, eval_size, c.evaluate.chunk) + (ema ? copy : 0);
+    evaluation = model::evaluation_peak_bytes(spec, eval_size, c.evaluate.chunk);
   }
   e.activations = std::max(training, evaluation);
   e.images = static_cast<double>(micro_batch * size * size * 3 * (c.data.prefetch + 1));

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "trainer/comm/shared_counter.h"
 #include "trainer/optim/agc.h"
+#include "trainer/watch/activity.h"
 
 namespace nf::train {
 namespace {
@@ -62,6 +63,7 @@ UpdateShare SharedState::update_share() {
 void SharedState::meet() {
   ++meetings_;
   counter(*memory_, comm_.rank()).post(meetings_);
+  const Waiting waiting(activity_, Wait::kRanks);  // not this rank's fault
   const Deadline deadline(comm_.timeout_seconds());
   for (int r = 0; r < comm_.size(); ++r)
     if (!counter(*memory_, r).wait(meetings_, deadline, [&] { comm_.check_group(); }))

@@ -15,6 +15,8 @@
 
 namespace nf::train {
 
+class Activity;
+
 class SharedState {
  public:
   // Collective, as is every use of what it gives. Null where the ranks cannot share memory. comm
@@ -29,6 +31,9 @@ class SharedState {
 
   // Good while this object lives.
   UpdateShare update_share();
+  // Told when a rank waits for others in an update; null: nobody. Must live as long as updates go
+  // on.
+  void watch(Activity* activity) { activity_ = activity; }
 
  private:
   SharedState(Communicator& comm, std::unique_ptr<PeerMemory> memory, size_t units,
@@ -40,6 +45,7 @@ class SharedState {
   const std::unique_ptr<PeerMemory> memory_;
   const size_t units_, elements_;
   uint32_t meetings_ = 0;
+  Activity* activity_ = nullptr;
 };
 
 }  // namespace nf::train

@@ -227,6 +227,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
 
   const Timeline::Span span(hooks.timeline, "update");
   at::NoGradGuard no_grad;
+  if (t.shared_state) t.shared_state->watch(hooks.activity);
   if (r.not_finite.empty()) {  // AGC, decay, momentum, update, average: only if all is finite
     const double valid = std::max<double>(1.0, static_cast<double>(control.valid_samples));
     const StepStats stats = t.sgd.step({.lr = r.learning_rate,

@@ -104,6 +104,21 @@ TEST_F(FineTune, RecomputedBlocksGiveTheSameBits) {
   }
 }
 
+// Evaluating the average writes nothing: ranks that share their state would write beneath others.
+TEST_F(FineTune, TheAveragedNetIsAViewOfTheAverage) {
+  train::LocalCommunicator alone;
+  train::Trainer trainer(test::tiny_config(scratch_->data(), {"ema.decay=0.9"}), alone);
+  train::initialize_weights(trainer);
+  trainer.weights.detach().mul_(2);
+  const model::Nfnet average = train::averaged_net(trainer);
+  ASSERT_EQ(average.parameters().size(), trainer.params.size());
+  for (size_t i = 0; i < trainer.params.size(); ++i) {
+    const at::Tensor& p = average.parameters()[i].tensor;
+    EXPECT_EQ(p.data_ptr(), trainer.ema->values()[i].data_ptr());
+    EXPECT_TRUE((2 * p).equal(trainer.params[i].value));
+  }
+}
+
 // Fetching ahead, as steps on a GPU do, changes no micro-batch and does not outlive a seek.
 TEST_F(FineTune, FetchedAheadIsTheSameMicroBatch) {
   train::LocalCommunicator alone;
