@@ -20,7 +20,11 @@ namespace {
 
 constexpr size_t kGrain = 4096;  // sizes are rounded up to it
 constexpr size_t kHugePage = size_t{2} << 20;
+#ifdef __SANITIZE_THREAD__
+constexpr size_t kProcessRange = size_t{1} << 36;  // ThreadSanitizer leaves no 4 TiB
+#else
 constexpr size_t kProcessRange = size_t{1} << 42;  // 4 TiB: more than any host's memory
+#endif
 
 constexpr int kLargestHeapBlock = 32 << 20;  // the most that glibc accepts
 
