@@ -81,10 +81,11 @@ UpdatedNet::UpdatedNet(const model::NfnetSpec& spec, at::Device device)
   if (!device.is_cpu()) sgd_.use_device(train::device_update(device));
 }
 
-void UpdatedNet::update(const at::Tensor& gradient, double scale) {
+void UpdatedNet::update(const at::Tensor& gradient, double scale, bool finite) {
   const train::StepStats stats = sgd_.step({.lr = kLearningRate,
                                             .gradient = gradient,
                                             .scale = scale,
+                                            .finite = finite,
                                             .average = &ema_,
                                             .index = updates_});
   if (!stats.finite)
@@ -119,7 +120,7 @@ at::Tensor TrainingStep::flat_tensor(std::span<const float> buffer) const {
                        at::TensorOptions(at::kFloat).device(path_.device));
 }
 
-void TrainingStep::forward_backward(const data::MicroBatch& images, const at::Tensor& labels,
+bool TrainingStep::forward_backward(const data::MicroBatch& images, const at::Tensor& labels,
                                     StepTimes& times) {
   const at::Tensor flat = flat_tensor(reducer_->buffer());
   model::ForwardOptions options;
@@ -133,9 +134,11 @@ void TrainingStep::forward_backward(const data::MicroBatch& images, const at::Te
   const train::LossResult loss =
       train::softmax_cross_entropy(logits, {.labels = labels, .weights = {}}, kSmoothing);
   times.forward += lap.take();
-  backward_.run(loss.sum, flat, [&](size_t offset) { reducer_->ready_from(offset); });
+  const bool finite =
+      backward_.run(loss.sum, flat, [&](size_t offset) { reducer_->ready_from(offset); });
   times.backward += lap.take();
   loss_ += loss.sum.item<double>() / static_cast<double>(shape_.batch);
+  return finite;
 }
 
 StepTimes TrainingStep::run() {
@@ -147,12 +150,13 @@ StepTimes TrainingStep::run() {
     times.forward += lap.take();
   }
   for (size_t m = 0; m < images_.size(); ++m) {
-    forward_backward(images_[m], labels_[m], times);
-    reducer_->add(m);
+    const bool finite = forward_backward(images_[m], labels_[m], times);
+    reducer_->add(m, finite);
   }
   Lap lap(device_);
   const at::NoGradGuard no_grad;
-  model_.update(flat_tensor(reducer_->finish()), 1.0 / static_cast<double>(shape_.batch));
+  const std::span<const float> sum = reducer_->finish();
+  model_.update(flat_tensor(sum), 1.0 / static_cast<double>(shape_.batch), reducer_->finite());
   reducer_->release();
   times.update = lap.take();
   return times;

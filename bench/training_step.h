@@ -33,8 +33,8 @@ class UpdatedNet {
   const train::FlatLayout& layout() const { return layout_; }
 
   // gradient: flat, laid out as layout(); what counts is `scale` times it. Throws Error(kNotFinite)
-  // when it is not finite: a time would say nothing.
-  void update(const at::Tensor& gradient, double scale);
+  // when it is not finite: a time would say nothing. finite: it is known to be.
+  void update(const at::Tensor& gradient, double scale, bool finite);
 
  private:
   model::Nfnet net_;
@@ -71,7 +71,7 @@ class TrainingStep {
 
  private:
   at::Tensor flat_tensor(std::span<const float> buffer) const;
-  void forward_backward(const data::MicroBatch& images, const at::Tensor& labels, StepTimes& times);
+  bool forward_backward(const data::MicroBatch& images, const at::Tensor& labels, StepTimes& times);
 
   StepShape shape_;
   at::Device device_;

@@ -7,12 +7,26 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "core/check.h"
 
 namespace nf::train {
+
+namespace {
+
+// Of a contiguous float32 tensor on the CPU.
+bool all_finite(const at::Tensor& values) {
+  const float* const x = values.const_data_ptr<float>();
+  const int64_t n = values.numel();
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) bad += std::isfinite(x[i]) ? 0 : 1;
+  return bad == 0;
+}
+
+}  // namespace
 
 struct Backward::Impl {
   using Leaf = model::WorkingWeights::Leaf;
@@ -23,9 +37,11 @@ struct Backward::Impl {
   // The leaf's gradient is there.
   void take(const Leaf& leaf) {
     at::Tensor gradient = std::exchange(leaf.tensor.mutable_grad(), at::Tensor());
-    weights.write_gradient(
-        leaf, gradient, layout.view(target, leaf.parameter),
-        leaf.gain < 0 ? at::Tensor() : layout.view(target, static_cast<size_t>(leaf.gain)));
+    const at::Tensor own = layout.view(target, leaf.parameter);
+    const at::Tensor gain =
+        leaf.gain < 0 ? at::Tensor() : layout.view(target, static_cast<size_t>(leaf.gain));
+    weights.write_gradient(leaf, gradient, own, gain);
+    finite = finite && all_finite(gain.defined() ? gain : own);  // the gain's tells of its weights'
     finish(leaf);
     announce();
   }
@@ -64,6 +80,7 @@ struct Backward::Impl {
   std::vector<char> done;  // of the parameters
   size_t pending = 0;      // parameters below it are not final yet
   at::Tensor target;       // flat, on the parameters' device
+  bool finite = false;     // what was written so far
   const std::function<void(size_t)>* on_ready = nullptr;
   at::Tensor staging;  // on the parameters' device, where flat is elsewhere
 };
@@ -97,7 +114,7 @@ Backward::~Backward() {
   }
 }
 
-void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
+bool Backward::run(const at::Tensor& loss, const at::Tensor& flat,
                    const std::function<void(size_t offset)>& on_ready) {
   Impl& s = *impl_;
   NF_CHECK(static_cast<size_t>(flat.numel()) == s.layout.elements());
@@ -114,6 +131,7 @@ void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
   }
   s.clear_rest();
   s.pending = s.layout.size();
+  s.finite = device.is_cpu();
   s.on_ready = direct ? &on_ready : nullptr;
   torch::autograd::backward({loss});
   s.on_ready = nullptr;
@@ -122,6 +140,7 @@ void Backward::run(const at::Tensor& loss, const at::Tensor& flat,
   if (!direct) flat.copy_(s.target);
   s.target.reset();
   if (on_ready) on_ready(0);
+  return s.finite;
 }
 
 }  // namespace nf::train

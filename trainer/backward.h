@@ -25,8 +25,9 @@ class Backward {
   // d loss / d parameters, for a loss computed with the working weights, into `flat` (1-D, float32,
   // layout.elements() long; old content is lost). When flat lies on the parameters' device,
   // on_ready(offset) is called on the way, with falling offsets: all elements from offset on are
-  // final. Parameters that are frozen or that the loss does not depend on get zeros.
-  void run(const at::Tensor& loss, const at::Tensor& flat,
+  // final. Parameters that are frozen or that the loss does not depend on get zeros. Returns
+  // whether all of it is known to be finite; a GPU is not asked.
+  bool run(const at::Tensor& loss, const at::Tensor& flat,
            const std::function<void(size_t offset)>& on_ready = {});
 
  private:

@@ -116,7 +116,8 @@ void ascend(Trainer& t, const at::Tensor& images, const Targets& targets,
 
 // A micro-batch's figures on the device, which may still be computing them.
 struct PendingSums {
-  at::Tensor loss, top1;  // undefined: no sample
+  at::Tensor loss, top1;        // undefined: no sample
+  bool finite_gradient = true;  // is known to be
 
   LeafSums wait() const {
     if (!loss.defined()) return {};
@@ -139,6 +140,7 @@ PendingSums forward_backward(Trainer& t, const data::MicroBatch& batch, const at
   if (t.sam.on()) ascend(t, images, targets, positions, timeline);
   at::Tensor logits;
   LossResult loss;
+  bool finite = false;
   {
     const Timeline::Span span(timeline, "forward");
     logits = t.net.forward(images, training_options(t, positions));
@@ -146,12 +148,13 @@ PendingSums forward_backward(Trainer& t, const data::MicroBatch& batch, const at
   }
   {
     const Timeline::Span span(timeline, "backward");
-    t.backward.run(loss.sum, flat, [&](size_t offset) { t.reducer.ready_from(offset); });
+    finite = t.backward.run(loss.sum, flat, [&](size_t offset) { t.reducer.ready_from(offset); });
   }
   if (t.sam.on()) t.sam.restore();
   at::NoGradGuard no_grad;
   return {.loss = loss.sum.detach(),
-          .top1 = count_correct(logits.detach(), targets.first, targets.weights).top1};
+          .top1 = count_correct(logits.detach(), targets.first, targets.weights).top1,
+          .finite_gradient = finite};
 }
 
 // The rank's micro-batches: gradients go to the reducer, figures to `own`.
@@ -175,7 +178,7 @@ Control run_micro_batches(Trainer& t, const StepHooks& hooks, StepResult& r,
       const Waiting waiting(hooks.activity, Wait::kData);
       t.feed->fetch_ahead();
     }
-    t.reducer.add(m);
+    t.reducer.add(m, pending.back().finite_gradient);
     control.sample_digest += data::batch_digest(batch.range.begin, batch.samples);
     control.valid_samples += batch.count - static_cast<int64_t>(batch.bad.size());
     r.bad_here.insert(r.bad_here.end(), batch.bad.begin(), batch.bad.end());
@@ -218,6 +221,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
   Control mine = run_micro_batches(t, hooks, r, own);
   std::optional<Waiting> waiting(std::in_place, hooks.activity, Wait::kRanks);
   const std::span<const float> sum = t.reducer.finish();
+  mine.finite = t.reducer.finite();  // each rank knows it of its part of the sum
   mine.stop_flags = hooks.stop_request ? hooks.stop_request() : 0;
   mine.error_code = hooks.error_code ? hooks.error_code() : 0;
   mine.step_seconds = hooks.last_step_seconds;
@@ -233,6 +237,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
     const StepStats stats = t.sgd.step({.lr = r.learning_rate,
                                         .gradient = as_tensor(sum, t.gradient_path.device),
                                         .scale = 1.0 / valid,
+                                        .finite = control.finite,
                                         .average = t.ema.get(),
                                         .index = t.step});
     if (!stats.finite) r.not_finite = "the gradient of " + stats.first_non_finite;

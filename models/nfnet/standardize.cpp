@@ -13,6 +13,7 @@
 #include <torch/library.h>
 
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "core/check.h"
@@ -82,8 +83,14 @@ template <typename T, typename Grad>
   const T a = static_cast<T>(factor);
   const T b = static_cast<T>(s.floored ? 0.0 : factor * s.inv * s.inv * u);
   const T g = static_cast<T>(grad_mean);
-  for (int64_t i = 0; i < n; ++i) grad_w[i] = a * (load(grad[i]) - g) - b * (w[i] - mean);
-  *grad_gain = static_cast<T>(scale * s.inv * u);
+  constexpr T kLargest = std::numeric_limits<T>::max();
+  int not_finite = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const T d = a * (load(grad[i]) - g) - b * (w[i] - mean);
+    grad_w[i] = d;
+    not_finite |= std::abs(d) <= kLargest ? 0 : 1;
+  }
+  *grad_gain = not_finite ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(scale * s.inv * u);
 }
 
 // Rows per task: enough work to be worth a thread.

@@ -1,12 +1,12 @@
 // Where tests find golden values, built programs and a scratch folder of their own.
 #pragma once
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <stdexcept>
 #include <string>
+
+#include "core/temporary_folder.h"
 
 namespace nf::test {
 
@@ -31,24 +31,11 @@ inline std::filesystem::path memory_directory() {
 }
 
 // A fresh folder, removed with everything in it when the object goes.
-class TempDir {
+class TempDir : public TemporaryFolder {
  public:
-  explicit TempDir(const std::filesystem::path& in = std::filesystem::temp_directory_path()) {
-    std::string pattern = (in / "nf-test-XXXXXX").string();
-    if (!mkdtemp(pattern.data())) throw std::runtime_error("mkdtemp failed");
-    path_ = pattern;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
+  explicit TempDir(const std::filesystem::path& in = std::filesystem::temp_directory_path())
+      : TemporaryFolder("nf-test", in) {}
+  std::filesystem::path operator/(const std::string& name) const { return path() / name; }
 };
 
 }  // namespace nf::test

@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <cmath>
+#include <limits>
+
 #include "tests/support/tiny_net.h"
 #include "trainer/flat_params.h"
 
@@ -71,7 +74,8 @@ TEST(Backward, WritesTheGradientsOfPlainAutograd) {
         for (int pass = 0; pass < 2; ++pass) {  // one refresh serves many passes
           const at::Tensor flat = dirty_buffer(n.layout);
           std::vector<size_t> offsets;
-          backward.run(n.loss(with), flat, [&](size_t offset) { offsets.push_back(offset); });
+          EXPECT_TRUE(
+              backward.run(n.loss(with), flat, [&](size_t offset) { offsets.push_back(offset); }));
           n.expect(flat);
           EXPECT_EQ(padding(n.layout, flat), 0.0);
           ASSERT_FALSE(offsets.empty());
@@ -117,6 +121,30 @@ TEST(Backward, ParametersThatTheLossDoesNotReachGetZeros) {
   for (size_t i = 3; i + 1 < n.layout.size(); ++i)
     EXPECT_EQ(n.layout.view(flat, i).abs().max().item<float>(), 0.0F) << i;
   EXPECT_FALSE(leaves.front().tensor.grad().defined());
+}
+
+// In every leaf one element's gradient is infinite, or so large that a weight's overflows on the
+// way back through its standardization.
+TEST(Backward, TellsWhetherAllOfItIsFinite) {
+  Net n;
+  model::WorkingWeights working(n.net, at::kFloat);
+  Backward backward(working, n.layout);
+  working.refresh();
+  const at::Tensor flat = dirty_buffer(n.layout);
+  const auto& leaves = working.leaves();
+  for (size_t i = 0; i < leaves.size(); ++i)
+    for (const float large : {1e30F, 3.4e38F, std::numeric_limits<float>::infinity(),
+                              std::numeric_limits<float>::quiet_NaN()}) {
+      at::Tensor loss = at::zeros({});
+      for (const auto& leaf : leaves) {
+        at::Tensor slope = at::full_like(leaf.tensor, 0.5).detach();
+        if (&leaf == &leaves[i]) slope.view(-1)[slope.numel() - 1] = large;
+        loss = loss + (leaf.tensor * slope).sum();
+      }
+      const bool finite = backward.run(loss, flat);
+      EXPECT_EQ(finite, flat.isfinite().all().item<bool>()) << i << ", " << large;
+      EXPECT_TRUE(finite || large > 1e38F || std::isnan(large));
+    }
 }
 
 }  // namespace

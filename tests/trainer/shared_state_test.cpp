@@ -31,7 +31,8 @@ struct Outcome {
   std::vector<StepStats> stats;
 };
 
-// Four updates, the third with a gradient that is not finite. shared: null for a rank alone.
+// Four updates, the third with a gradient that is not finite; of the last it is known before, when
+// ranks share it, that it is. shared: null for a rank alone.
 Outcome train(Communicator& comm, SharedState* shared) {
   const FlatLayout layout(kShapes);
   const at::Tensor weights = shared ? shared->weights() : layout.make_arena();
@@ -55,8 +56,12 @@ Outcome train(Communicator& comm, SharedState* shared) {
     for (size_t i = 0; i < kShapes.size(); ++i)
       fill(layout.view(gradient, i), "gradient", t == 0 ? 0.2 : 0.02);
     if (t == 2) layout.view(gradient, 3)[4][70000] = std::numeric_limits<float>::infinity();
-    out.stats.push_back(
-        sgd.step({.lr = 0.1, .gradient = gradient, .scale = 0.25, .average = &ema, .index = t}));
+    out.stats.push_back(sgd.step({.lr = 0.1,
+                                  .gradient = gradient,
+                                  .scale = 0.25,
+                                  .finite = shared && t == 3,
+                                  .average = &ema,
+                                  .index = t}));
     // As in a run, where the sum of gradients comes between two updates.
     comm.barrier();
   }

@@ -23,8 +23,9 @@ class BucketExchange {
   // Before the first buffer of a step is written.
   virtual void begin_step() {}
   // Sums elements [begin, end) over all ranks' held buffers. Every rank makes the same calls in the
-  // same order, each once its own held buffers are final there.
-  virtual void exchange(size_t begin, size_t end) = 0;
+  // same order, each once its own held buffers are final there. Returns whether the part of the sum
+  // that this rank added up is known to be finite.
+  virtual bool exchange(size_t begin, size_t end) = 0;
   // After the step's last exchange(): the total, readable until release().
   virtual const float* finish() = 0;
   virtual void release() {}

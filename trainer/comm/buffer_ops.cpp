@@ -2,12 +2,29 @@
 #include "trainer/comm/buffer_ops.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <cstring>
 #include <new>
 
 #include "core/check.h"
 
 namespace nf::train {
+namespace {
+
+// into[i] += from[i]; whether all sums are finite.
+bool add_block(float* __restrict into, const float* __restrict from, size_t n) {
+  constexpr uint32_t kExponent = 0x7f80'0000;  // all ones: infinite or NaN
+  uint32_t bad = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float sum = into[i] + from[i];
+    into[i] = sum;
+    bad |= (std::bit_cast<uint32_t>(sum) & kExponent) == kExponent ? 1u : 0u;
+  }
+  return bad == 0;
+}
+
+}  // namespace
 
 std::shared_ptr<float[]> HostBufferOps::allocate(size_t elements) {
   constexpr std::align_val_t kAlignment{64};
@@ -19,18 +36,20 @@ void HostBufferOps::copy(float* to, const float* from, size_t elements) {
   if (elements > 0) std::memcpy(to, from, elements * sizeof(float));
 }
 
-void HostBufferOps::add(std::span<float* const> operands, std::span<const Addition> order,
+bool HostBufferOps::add(std::span<float* const> operands, std::span<const Addition> order,
                         size_t elements) {
+  if (order.empty()) return false;
   for (const Addition& a : order) NF_CHECK(a.into < operands.size() && a.from < operands.size());
+  bool finite = true;
   constexpr size_t kBlock = 4096;  // 16 KiB an operand: a block's whole tree stays in cache
   for (size_t begin = 0; begin < elements; begin += kBlock) {
     const size_t n = std::min(kBlock, elements - begin);
-    for (const Addition& a : order) {
-      float* __restrict into = operands[a.into] + begin;
-      const float* __restrict from = operands[a.from] + begin;
-      for (size_t i = 0; i < n; ++i) into[i] += from[i];
-    }
+    bool block = true;  // of the last addition
+    for (const Addition& a : order)
+      block = add_block(operands[a.into] + begin, operands[a.from] + begin, n);
+    finite = finite && block;
   }
+  return finite;
 }
 
 }  // namespace nf::train

@@ -18,8 +18,8 @@ class BufferOps {
   virtual std::shared_ptr<float[]> allocate(size_t elements) = 0;
   virtual void copy(float* to, const float* from, size_t elements) = 0;
   // For every element i and every addition in order: operands[into][i] += operands[from][i].
-  // Operands do not overlap.
-  virtual void add(std::span<float* const> operands, std::span<const Addition> order,
+  // Operands do not overlap. Returns whether what the last addition left is known to be finite.
+  virtual bool add(std::span<float* const> operands, std::span<const Addition> order,
                    size_t elements) = 0;
 };
 
@@ -27,7 +27,7 @@ class HostBufferOps final : public BufferOps {
  public:
   std::shared_ptr<float[]> allocate(size_t elements) override;
   void copy(float* to, const float* from, size_t elements) override;
-  void add(std::span<float* const> operands, std::span<const Addition> order,
+  bool add(std::span<float* const> operands, std::span<const Addition> order,
            size_t elements) override;
 };
 

@@ -17,7 +17,7 @@ class Fixed64Exchange final : public BucketExchange {
       buffers_.push_back(parts_.ops.allocate(parts_.elements));
   }
   float* buffer(size_t index) override { return buffers_[index].get(); }
-  void exchange(size_t begin, size_t end) override;
+  bool exchange(size_t begin, size_t end) override;
   const float* finish() override { return buffers_.front().get(); }
 
  private:
@@ -28,7 +28,7 @@ class Fixed64Exchange final : public BucketExchange {
 
 // Numbers below 2^exponent in magnitude become integers below 2^(62 - log2 V), so that V of them
 // cannot overflow.
-void Fixed64Exchange::exchange(size_t begin, size_t end) {
+bool Fixed64Exchange::exchange(size_t begin, size_t end) {
   constexpr int64_t kNotFinite = std::numeric_limits<int64_t>::max();
   int64_t exponent = -200;
   for (const auto& b : buffers_)
@@ -42,7 +42,7 @@ void Fixed64Exchange::exchange(size_t begin, size_t end) {
   float* const out = buffers_.front().get();
   if (exponent == kNotFinite) {  // the step's finite check stops the run, on all ranks alike
     std::fill(out + begin, out + end, std::numeric_limits<float>::quiet_NaN());
-    return;
+    return false;
   }
   const int headroom = 62 - static_cast<int>(std::ceil(std::log2(double(parts_.leaves))));
   const int shift = headroom - static_cast<int>(exponent);
@@ -54,6 +54,7 @@ void Fixed64Exchange::exchange(size_t begin, size_t end) {
   parts_.comm.all_reduce_sum(sum);
   for (size_t i = begin; i < end; ++i)
     out[i] = static_cast<float>(std::ldexp(static_cast<double>(sum[i - begin]), -shift));
+  return false;  // a sum may be beyond float's range
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ double thread_cpu_seconds() {
 struct GradReducer::Impl {
   Impl(Communicator& c, uint64_t v, size_t n, const ReducerOptions& options)
       : comm(c),
+        leaves(v),
         elements(n),
         bucket(bucket_length(options.bucket_elements, n)),
         ops(options.ops ? *options.ops : host_ops) {
@@ -87,13 +88,14 @@ struct GradReducer::Impl {
   }
 
   bool is_last() const { return next + 1 == last; }
-  void fold(size_t leaf, size_t begin, size_t end);
+  bool fold(size_t leaf, size_t begin, size_t end);
   void exchange_bucket(size_t begin, size_t end);
   void exchange_all();
   void work(const std::stop_token& stop);
   void wait_for_worker();
 
   Communicator& comm;
+  const uint64_t leaves;  // V
   const size_t elements, bucket;
   HostBufferOps host_ops;
   BufferOps& ops;
@@ -103,6 +105,8 @@ struct GradReducer::Impl {
   uint64_t first = 0, last = 0;  // this rank's micro-batches
   uint64_t next = 0;             // the one that add() expects
   bool open = false, filled = false, finished = false;
+  bool leaf_finite = false;  // the last gradient is known to be
+  bool sum_finite = false;   // and so is what this step's exchanges left
   std::shared_ptr<Timeline> timeline;
 
   std::mutex mutex;
@@ -114,19 +118,21 @@ struct GradReducer::Impl {
   std::jthread worker;  // last: ends before what it uses
 };
 
-// The additions that are due once own micro-batch `leaf` is there, on a range of elements.
-void GradReducer::Impl::fold(size_t leaf, size_t begin, size_t end) {
+// The additions that are due once own micro-batch `leaf` is there, on a range of elements. Returns
+// whether what they left is known to be finite.
+bool GradReducer::Impl::fold(size_t leaf, size_t begin, size_t end) {
   const auto& additions = plan.additions[leaf];
-  if (additions.empty() || begin == end) return;
+  if (additions.empty() || begin == end) return false;
   std::vector<float*> operands;
   for (size_t i = 0; i < plan.buffers; ++i) operands.push_back(exchange->buffer(i) + begin);
-  ops.add(operands, additions, end - begin);
+  return ops.add(operands, additions, end - begin);
 }
 
 void GradReducer::Impl::exchange_bucket(size_t begin, size_t end) {
   const Timeline::Span span(timeline.get(), "exchange");
-  fold(plan.leaf_buffer.size() - 1, begin, end);
-  exchange->exchange(begin, end);
+  const bool folded = fold(plan.leaf_buffer.size() - 1, begin, end);
+  const bool exchanged = exchange->exchange(begin, end);
+  sum_finite = sum_finite && (comm.size() == 1 ? folded : exchanged);
 }
 
 // From the end to the front, as a backward pass fills them.
@@ -181,6 +187,7 @@ std::span<float> GradReducer::buffer() {
   if (!s.open) {
     if (s.next == s.first) s.exchange->begin_step();
     s.finished = false;
+    s.sum_finite = true;
     s.open = true;
     if (s.is_last() && s.worker.joinable()) {
       const std::lock_guard lock(s.mutex);
@@ -203,7 +210,7 @@ void GradReducer::ready_from(size_t offset) {
   if (crossed) s.changed.notify_all();
 }
 
-void GradReducer::add(uint64_t micro_batch) {
+void GradReducer::add(uint64_t micro_batch, bool finite) {
   Impl& s = *impl_;
   NF_CHECK(s.open, "add() without buffer()");
   NF_CHECK(micro_batch == s.next && s.next < s.last, "micro-batches out of order");
@@ -214,6 +221,7 @@ void GradReducer::add(uint64_t micro_batch) {
     const Timeline::Span span(s.timeline.get(), "fold");
     s.fold(s.next - s.first, 0, s.elements);
   }
+  s.leaf_finite = finite;
   s.open = false;
   ++s.next;
 }
@@ -230,6 +238,11 @@ std::span<const float> GradReducer::finish() {
   s.finished = true;
   s.next = s.first;
   return {s.exchange->finish(), s.elements};
+}
+
+bool GradReducer::finite() const {
+  NF_CHECK(impl_->finished, "finite() before finish()");
+  return impl_->leaves == 1 ? impl_->leaf_finite : impl_->sum_finite;
 }
 
 void GradReducer::release() { impl_->exchange->release(); }

@@ -56,11 +56,15 @@ class GradReducer {
   // `offset` on are final. Lets their exchange begin; ignored for other micro-batches.
   void ready_from(size_t offset);
   // Takes the buffer as the gradient of this rank's micro-batch m (ascending order, each exactly
-  // once per step). A micro-batch without a valid sample is filled with zeros.
-  void add(uint64_t micro_batch);
+  // once per step). A micro-batch without a valid sample is filled with zeros. finite: whether the
+  // gradient is known to be.
+  void add(uint64_t micro_batch, bool finite = false);
   // After the rank's last add: the sum over all V micro-batches, on every rank. Rethrows what went
   // wrong in the exchange.
   std::span<const float> finish();
+  // After finish(): whether the part of the sum that this rank added up is known to be finite. It
+  // costs nothing: the additions look at what they write.
+  bool finite() const;
   // The sum is not read any more; the next buffer() does it too.
   void release();
 

@@ -54,16 +54,16 @@ class MessageExchange final : public OwnBuffers {
       nodes.insert(nodes.end(), plan.nodes.begin(), plan.nodes.end());
     order_ = order_of_additions(nodes, parts_.leaves);
   }
-  void exchange(size_t begin, size_t end) override;
+  bool exchange(size_t begin, size_t end) override;
 
  private:
   std::vector<Addition> order_;  // of all ranks' partial sums, numbered in rank order
   Staging packed_, received_;
 };
 
-void MessageExchange::exchange(size_t begin, size_t end) {
+bool MessageExchange::exchange(size_t begin, size_t end) {
   const int world = parts_.comm.size();
-  if (world == 1) return;  // the one held buffer is the total
+  if (world == 1) return false;  // the one held buffer is the total
   const size_t n = end - begin;
   const auto slice_length = [&](int rank) {
     const auto [a, b] = slice_range(n, rank, world);
@@ -96,14 +96,15 @@ void MessageExchange::exchange(size_t begin, size_t end) {
   parts_.comm.all_to_all(bytes_of(outgoing), send, bytes_of(incoming), receive);
   std::vector<float*> operands(partials);
   for (size_t i = 0; i < partials; ++i) operands[i] = incoming + i * own;
-  parts_.ops.add(operands, order_, own);
+  const bool finite = parts_.ops.add(operands, order_, own);
   parts_.comm.all_gather(bytes_of(incoming), bytes_of(result), gather);
+  return finite;
 }
 
 class LibraryExchange final : public OwnBuffers {
  public:
   using OwnBuffers::OwnBuffers;
-  void exchange(size_t begin, size_t end) override {
+  bool exchange(size_t begin, size_t end) override {
     std::vector<float*> operands;
     std::vector<Addition> left_to_right;
     operands.reserve(plan_.held.size());
@@ -111,6 +112,7 @@ class LibraryExchange final : public OwnBuffers {
     for (size_t i = 1; i < plan_.held.size(); ++i) left_to_right.push_back({0, i});
     parts_.ops.add(operands, left_to_right, end - begin);
     if (parts_.comm.size() > 1) parts_.comm.all_reduce_sum_fast({operands[0], end - begin});
+    return false;
   }
 };
 

@@ -35,7 +35,7 @@ class PeerExchange final : public BucketExchange {
 
   float* buffer(size_t index) override { return buffer_of(parts_.comm.rank(), index); }
   void begin_step() override;
-  void exchange(size_t begin, size_t end) override;
+  bool exchange(size_t begin, size_t end) override;
   const float* finish() override;
   void release() override;
 
@@ -72,20 +72,22 @@ void PeerExchange::begin_step() {
   if (parts_.comm.rank() == 0) wait_for_all(&Counters::consumed, step_, "read the last sum");
 }
 
-void PeerExchange::exchange(size_t begin, size_t end) {
+bool PeerExchange::exchange(size_t begin, size_t end) {
   ++bucket_;
   Counters& own = counters(parts_.comm.rank());
   own.ready.post(bucket_);
   wait_for_all(&Counters::ready, bucket_, "bring its gradient");
   const auto [first, last] = slice_range(end - begin, parts_.comm.rank(), parts_.comm.size());
+  bool finite = true;
   if (first < last) {
     std::vector<float*> operands;
     for (int r = 0; r < parts_.comm.size(); ++r)
       for (const size_t h : parts_.plans[static_cast<size_t>(r)].held)
         operands.push_back(buffer_of(r, h) + begin + first);
-    parts_.ops.add(operands, order_, last - first);
+    finite = parts_.ops.add(operands, order_, last - first);
   }
   own.done.post(bucket_);
+  return finite;
 }
 
 const float* PeerExchange::finish() {

@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "core/vector_loop.h"
+#include "trainer/optim/prefetch.h"
 
 namespace nf::train::kernels {
 namespace {
@@ -22,12 +23,16 @@ double sum_of_squares_of(const T* x, int64_t n, T scale) {
   vector_loop([=]() NF_INLINE {
     double lane[kLanes] = {};
     const int64_t whole = n / kLanes * kLanes;
-    for (int64_t i = 0; i < whole; i += kLanes)
-      for (int64_t k = 0; k < kLanes; ++k) {
-        const T scaled = scale * x[i + k];
-        const double v = static_cast<double>(scaled);
-        lane[k] += v * v;
-      }
+    for (int64_t begin = 0; begin < whole; begin += kPrefetchBlock) {
+      const int64_t end = std::min(begin + kPrefetchBlock, whole);
+      prefetch_block(x, begin + 2 * kPrefetchBlock);
+      for (int64_t i = begin; i < end; i += kLanes)
+        for (int64_t k = 0; k < kLanes; ++k) {
+          const T scaled = scale * x[i + k];
+          const double v = static_cast<double>(scaled);
+          lane[k] += v * v;
+        }
+    }
     for (int64_t k = 0; k < kLanes; ++k) out[k] = lane[k];
   });
   for (int64_t i = n / kLanes * kLanes, k = 0; i < n; ++i, ++k) {

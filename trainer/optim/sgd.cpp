@@ -57,6 +57,7 @@ StepStats Sgd::on_cpu(const Update& u, const std::vector<at::Tensor>& gradients)
   const UpdateResult r =
       update_pass(tensors,
                   {.gradient_scale = u.scale,
+                   .finite = u.finite,
                    .momentum = options_.momentum,
                    .nesterov = options_.nesterov,
                    .agc = options_.agc,

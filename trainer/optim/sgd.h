@@ -43,6 +43,7 @@ struct Update {
   double lr = 0;
   at::Tensor gradient{};   // flat, laid out as Sgd::layout(); on any device
   double scale = 1;        // the gradient is `scale` times it
+  bool finite = false;     // it is known to be: spares the CPU a look at it
   Ema* average = nullptr;  // follows the weights in the same pass
   uint64_t index = 0;      // of the update, from 0: how far the average has warmed up
 };

@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <limits>
 #include <mutex>
 
 #include "core/error.h"
@@ -90,6 +92,56 @@ TEST_P(Exact, EveryNumberOfRanksGivesTheOraclesBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(MicroBatches, Exact, testing::Values(1, 2, 3, 5, 8, 12, 16));
+
+// What all ranks say of their parts of the sum, together.
+bool known_to_be_finite(const std::vector<std::vector<float>>& all, int world,
+                        const train::ReducerOptions& options) {
+  ThreadsGroup group(world);
+  std::mutex mutex;
+  bool finite = true;
+  group.run([&](Communicator& comm) {
+    GradReducer reducer(comm, all.size(), all.front().size(), options);
+    for (int step = 0; step < 2; ++step) reduce(reducer, comm, all);
+    const std::lock_guard lock(mutex);
+    finite = finite && reducer.finite();
+  });
+  return finite;
+}
+
+TEST(GradReducer, KnowsWhetherTheSumIsFinite) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const uint64_t v : {2, 3, 8}) {
+    const auto good = gradients(v, 1003);
+    auto with_nan = good, with_infinity = good, overflowing = good;
+    with_nan[v - 1][0] = std::numeric_limits<float>::quiet_NaN();
+    with_infinity[0][1002] = -infinity;
+    overflowing[0][500] = overflowing[1][500] = 3e38F;
+    for (const int world : {1, 2, 3}) {
+      if (static_cast<uint64_t>(world) > v) continue;
+      for (const bool shared : {true, false}) {
+        const train::ReducerOptions options{.bucket_elements = 64, .shared_memory = shared};
+        EXPECT_TRUE(known_to_be_finite(good, world, options)) << v << ' ' << world << ' ' << shared;
+        for (const auto& bad : {with_nan, with_infinity, overflowing})
+          EXPECT_FALSE(known_to_be_finite(bad, world, options)) << v << ' ' << world;
+      }
+      EXPECT_FALSE(known_to_be_finite(good, world, {.reduction = Reduction::kFixed64}));
+      if (world > 1) {  // nobody looked
+        EXPECT_FALSE(known_to_be_finite(good, world, {.reduction = Reduction::kFast}));
+      }
+    }
+  }
+}
+
+TEST(GradReducer, OneMicroBatchIsFiniteIfItsWriterSaysSo) {
+  LocalCommunicator alone;
+  GradReducer reducer(alone, 1, 10);
+  for (const bool finite : {true, false}) {
+    std::ranges::fill(reducer.buffer(), 1.0F);
+    reducer.add(0, finite);
+    reducer.finish();
+    EXPECT_EQ(reducer.finite(), finite);
+  }
+}
 
 TEST(GradReducer, ExchangesWhileTheGradientIsWritten) {
   const uint64_t v = 8;

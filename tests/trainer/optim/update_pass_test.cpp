@@ -111,6 +111,28 @@ TEST(UpdatePass, HasTheSameBitsForAnyNumberOfThreads) {
     }
 }
 
+TEST(UpdatePass, OnePassGivesTheBitsOfTwo) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble})
+    for (const bool average : {true, false}) {
+      const auto known = parameters(type, average), looked_at = parameters(type, average);
+      const UpdateResult a =
+          update_pass(known, {.gradient_scale = 0.3, .finite = true, .agc = {.clip = 0.1}});
+      const UpdateResult b = update_pass(looked_at, {.gradient_scale = 0.3, .agc = {.clip = 0.1}});
+      EXPECT_GT(b.clipped, 0);
+      EXPECT_EQ(a.units, b.units);
+      EXPECT_EQ(a.clipped, b.clipped);
+      EXPECT_EQ(a.grad_squares, b.grad_squares);
+      EXPECT_EQ(a.clipped_grad_squares, b.clipped_grad_squares);
+      for (size_t i = 0; i < known.size(); ++i) {
+        EXPECT_TRUE(known[i].value.equal(looked_at[i].value));
+        EXPECT_TRUE(known[i].momentum.equal(looked_at[i].momentum));
+        if (average) {
+          EXPECT_TRUE(known[i].average.equal(looked_at[i].average));
+        }
+      }
+    }
+}
+
 TEST(UpdatePass, ChangesNothingWhenAGradientIsNotFinite) {
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
