@@ -74,6 +74,7 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--device", o.device, "cpu, cuda or auto")
       ->check(CLI::IsMember({"cpu", "cuda", "auto"}))
       ->capture_default_str();
+  app.add_flag("--nhwc", o.shape.nhwc, "on a GPU: images in NHWC, not NCHW (the CPU's are NHWC)");
   app.add_flag("--recompute", o.shape.recompute_blocks, "blocks are computed again (less memory)");
   app.add_flag("--malloc", o.malloc_only, "CPU tensors from malloc, not from nf-train's pool");
   app.add_option(
@@ -222,6 +223,7 @@ int run(Options& o) {
               {"micro_batches", o.shape.micro_batches},
               {"compute", o.compute},
               {"device", device.str()},
+              {"layout", device.is_cpu() || o.shape.nhwc ? "nhwc" : "nchw"},
               {"threads", o.threads},
               {"steps", o.steps}};
   fmt::print("{}: {} parameters, {} classes; {} px, batch {} in {}, {}; {}, {} threads\n", o.model,

@@ -7,7 +7,8 @@ highest). Beside other work the ratio of CPU times says more than that of wall t
       [--peers eager,compile,eager-nhwc] [--compute bfloat16] [--optim] [--json FILE]
   ./dev bench step_versus                                           # the same with the interpreter of ./dev setup --peers
 
-A case is net:pixels:batch:steps. A peer: eager or compile, -nhwc for channels_last. Numbers of timm's small nets: bench/step_peer.py.
+A case is net:pixels:batch:steps. A peer: eager or compile, -nhwc for channels_last; ours-nhwc: ours
+in NHWC on a GPU. Numbers of timm's small nets: bench/step_peer.py.
 """
 import argparse
 import json
@@ -34,7 +35,7 @@ def peer(name, shape, python=PEERS_PYTHON):
     """One run of timm. shape: the options that both programs know."""
     kind, _, layout = name.partition("-")
     if kind not in ("eager", "compile") or layout not in ("", "nhwc"):
-        raise SystemExit(f"error: --peers: unknown peer '{name}'\nhint: eager, compile, eager-nhwc, compile-nhwc")
+        raise SystemExit(f"error: --peers: unknown peer '{name}'\nhint: eager, compile, eager-nhwc, compile-nhwc, ours-nhwc")
     command = [python, ROOT + "/bench/step_peer.py", "--classes", 10 if shape["model"] in SMALL else 1000]
     if kind == "compile":
         command.append("--compile")
@@ -43,9 +44,9 @@ def peer(name, shape, python=PEERS_PYTHON):
     return last_json(command + flags(shape), shape["threads"])
 
 
-def ours(shape, build):
-    return last_json([build + "/bench/step_speed", shape["mode"], "--json"] + flags({k: v for k, v in shape.items() if k != "mode"}),
-                     shape["threads"])
+def ours(shape, build, *options):
+    command = [build + "/bench/step_speed", shape["mode"], "--json", *options]
+    return last_json(command + flags({k: v for k, v in shape.items() if k != "mode"}), shape["threads"])
 
 
 def flags(shape):
@@ -66,7 +67,7 @@ def in_turns(shape, names, rounds, build, python):
     for i in range(rounds):
         results["ours"].append(ours(shape, build))
         for name in names:
-            results[name].append(peer(name, shape, python))
+            results[name].append(ours(shape, build, "--nhwc") if name == "ours-nhwc" else peer(name, shape, python))
         counts = {name: r[-1]["parameters"] for name, r in results.items()}
         if len(set(counts.values())) > 1:
             raise SystemExit(f"error: {shape['model']}: other numbers of parameters: {counts}")

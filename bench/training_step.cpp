@@ -129,8 +129,9 @@ bool TrainingStep::forward_backward(const data::MicroBatch& images, const at::Te
   options.weights = &working_;
   options.recompute_blocks = shape_.recompute_blocks;
   Lap lap(device_);
-  const at::Tensor logits =
-      model_.net().forward(train::normalized_images(images, device_), options);
+  at::Tensor input = train::normalized_images(images, device_);
+  if (shape_.nhwc) input = input.contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor logits = model_.net().forward(input, options);
   const train::LossResult loss =
       train::softmax_cross_entropy(logits, {.labels = labels, .weights = {}}, kSmoothing);
   times.forward += lap.take();

@@ -52,6 +52,7 @@ struct StepShape {
   int64_t micro_batches = 1;  // divides batch
   at::ScalarType compute = at::kFloat;
   bool recompute_blocks = false;
+  bool nhwc = false;  // on a GPU: images, and so all activations, in NHWC instead of NCHW
 };
 
 struct StepTimes {      // seconds

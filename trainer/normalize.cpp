@@ -34,6 +34,10 @@ at::Tensor on_cpu(const uint8_t* pixels, int64_t count, int64_t size) {
 
 }  // namespace
 
+at::MemoryFormat image_layout(at::Device device) {
+  return device.is_cpu() ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
 at::Tensor pixels_of(const data::MicroBatch& batch) {
   const int64_t s = batch.image_size;
   return at::from_blob(const_cast<uint8_t*>(batch.pixels.data()), {batch.count, s, s, 3},
@@ -47,7 +51,9 @@ at::Tensor normalized_pixels(const at::Tensor& pixels) {
         .view({1, 3, 1, 1})
         .to(pixels.device());
   };
-  const at::Tensor x = pixels.permute({0, 3, 1, 2}).to(at::kFloat);  // strides stay NHWC
+  const at::Tensor x =
+      pixels.permute({0, 3, 1, 2})
+          .to(at::kFloat, /*non_blocking=*/false, /*copy=*/false, image_layout(pixels.device()));
   return x.sub_(constant(kMean)).div_(constant(kStd));
 }
 

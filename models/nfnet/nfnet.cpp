@@ -150,8 +150,8 @@ at::Tensor Nfnet::forward(const at::Tensor& images, const ForwardOptions& option
   };
 
   at::Tensor x = images.to(device_, options.compute);
-  // oneDNN's convolutions and the pooling are up to twice as fast on NHWC; the layout carries
-  // through the network.
+  // The images' layout carries through the network. oneDNN's convolutions and the pooling are up to
+  // twice as fast on NHWC.
   if (device_.is_cpu()) x = x.contiguous(at::MemoryFormat::ChannelsLast);
   x = run(x, reader.take((standardized ? 2 : 3) * spec_.stem_strides.size()),
           [strides = spec_.stem_strides, flavour, standardized](at::Tensor in,

@@ -47,7 +47,12 @@ struct Sizes {
   int64_t b, c, p;
 };
 
-at::Tensor nhwc(const at::Tensor& x) { return x.contiguous(at::MemoryFormat::ChannelsLast); }
+// The CPU's kernels know NHWC alone; on a GPU the convolutions' layout stays.
+at::MemoryFormat layout_of(const at::Tensor& x) {
+  return x.is_cpu() || x.is_contiguous(at::MemoryFormat::ChannelsLast)
+             ? at::MemoryFormat::ChannelsLast
+             : at::MemoryFormat::Contiguous;
+}
 
 template <class T>
 T* data_of(const at::Tensor& x) {
@@ -134,7 +139,8 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
                             const at::Tensor& in, const at::Tensor& w1, const at::Tensor& b1,
                             const at::Tensor& w2, const at::Tensor& b2, const at::Tensor& gain,
                             const std::optional<at::Tensor>& kept, double scale) {
-    const at::Tensor o = nhwc(in), keep = kept.value_or(at::Tensor());
+    const at::MemoryFormat layout = layout_of(in);
+    const at::Tensor o = in.contiguous(layout), keep = kept.value_or(at::Tensor());
     const at::Tensor mean = pixel_sums(o, std::nullopt, 1.0 / static_cast<double>(Sizes(o).p));
     const at::Tensor hidden = at::linear(mean, w1.flatten(1), b1).relu_();
     const at::Tensor gate = at::linear(hidden, w2.flatten(1), b2).sigmoid_();
@@ -143,7 +149,7 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
     const at::Tensor factor = (gate * branch).contiguous();
     ctx->save_for_backward({o, w1, w2, gain, mean, hidden, gate, branch, factor, keep});
     ctx->saved_data["scale"] = scale;
-    return scaled_sum(o, factor, nhwc(shortcut));
+    return scaled_sum(o, factor, shortcut.contiguous(layout));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
@@ -153,7 +159,7 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
     const at::Tensor &o = saved[0], &w1 = saved[1], &w2 = saved[2], &gain = saved[3],
                      &mean = saved[4], &hidden = saved[5], &gate = saved[6], &branch = saved[7],
                      &factor = saved[8], &keep = saved[9];
-    const at::Tensor g = nhwc(grads[0]);
+    const at::Tensor g = grads[0].contiguous(layout_of(o));
     const at::Tensor d_factor = pixel_sums(o, g, 1.0);
     at::Tensor of_gain = d_factor * gate;
     if (keep.defined()) of_gain = of_gain * keep.flatten(1).to(gate);
@@ -177,7 +183,8 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
 
 }  // namespace
 
-// Of NHWC tensors of one type; factors and sums are [B, C] in the arithmetic type.
+// Of tensors of one type and layout, NHWC or (not on the CPU) NCHW; factors and sums are [B, C] in
+// the arithmetic type.
 TORCH_LIBRARY_FRAGMENT(nfscale, library) {
   library.def("pixel_sums(Tensor o, Tensor? other, float factor) -> Tensor");
   library.def("scaled_sum(Tensor x, Tensor factor, Tensor added) -> Tensor");
@@ -203,10 +210,7 @@ at::Tensor excited_sum_composed(const at::Tensor& shortcut, const at::Tensor& o,
 at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const SqueezeExcite& p,
                        const at::Tensor& keep) {
   NF_CHECK(shortcut.sizes() == o.sizes() && shortcut.scalar_type() == o.scalar_type());
-  // A GPU's convolutions choose the layout: where it is not NHWC, it stays as it is.
-  const bool layout = o.is_cpu() || o.is_contiguous(at::MemoryFormat::ChannelsLast);
-  if (!layout || !has_kernel(pixel_sums_operator(), o))
-    return excited_sum_composed(shortcut, o, p, keep);
+  if (!has_kernel(pixel_sums_operator(), o)) return excited_sum_composed(shortcut, o, p, keep);
   return ExcitedSum::apply(shortcut, o, p.fc1_weight, p.fc1_bias, p.fc2_weight, p.fc2_bias,
                            p.skip_gain, keep.defined() ? std::optional(keep) : std::nullopt,
                            p.scale);

@@ -14,8 +14,8 @@ struct SqueezeExcite {
 
 // shortcut + o * f with f[b,c] = scale * skip_gain * keep[b] * sigmoid(fc2(relu(fc1(mean over H, W
 // of o)))) (nfnet_spec.md section 2). shortcut, o: [B,C,H,W] of one type (float32, float64,
-// bfloat16); keep: [B,1,1,1], or undefined: all stay. On the CPU, and on a GPU whose tensors lie in
-// NHWC once the plug-in is loaded: the result is in NHWC, f is computed in the parameters' type
+// bfloat16); keep: [B,1,1,1], or undefined: all stay. On the CPU (the result is in NHWC) and, once
+// the plug-in is loaded, on a GPU (NHWC or NCHW, as o is): f is computed in the parameters' type
 // (float32 for bfloat16), two passes over memory forward, two backward, the same bits for any
 // number of threads. Elsewhere the composition below.
 at::Tensor excited_sum(const at::Tensor& shortcut, const at::Tensor& o, const SqueezeExcite& p,

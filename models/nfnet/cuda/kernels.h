@@ -27,12 +27,19 @@ cudaError_t standardize_backward(const float* w, const float* gain, const Grad* 
                                  float* grad_gain, int64_t rows, const StandardizeRule& rule,
                                  cudaStream_t stream);
 
-// out [images, channels] = factor * the sums; parts: room for pixel_parts(pixels) * images *
+// NHWC. out [images, channels] = factor * the sums; parts: room for pixel_parts(pixels) * images *
 // channels floats, unused where there is one part.
 template <class T>
 cudaError_t pixel_sums(const PixelSums<T>& in, int64_t images, float factor, float* parts,
                        float* out, cudaStream_t stream);
 template <class T>
 cudaError_t scaled_sum(const ScaledSum<T>& sum, int64_t images, cudaStream_t stream);
+
+// The same on NCHW tensors.
+template <class T>
+cudaError_t pixel_sums_nchw(const PixelSums<T>& in, int64_t images, float factor, float* out,
+                            cudaStream_t stream);
+template <class T>
+cudaError_t scaled_sum_nchw(const ScaledSum<T>& sum, int64_t images, cudaStream_t stream);
 
 }  // namespace nf::model::cuda

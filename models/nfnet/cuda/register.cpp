@@ -116,28 +116,34 @@ void standardize_weight_backward(const at::Tensor& w, const at::Tensor& gain,
   });
 }
 
-void check_nhwc(const at::Tensor& x) {
-  NF_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast));
+// Whether it is NHWC; it must be that or NCHW.
+bool is_nhwc(const at::Tensor& x) {
+  NF_CHECK(x.dim() == 4);
+  if (x.is_contiguous(at::MemoryFormat::ChannelsLast)) return true;
+  NF_CHECK(x.is_contiguous());
+  return false;
 }
 
 at::Tensor sums_over_pixels(const at::Tensor& o, const std::optional<at::Tensor>& other,
                             double factor) {
-  check_nhwc(o);
+  const bool nhwc = is_nhwc(o);
   if (other) {
-    check_nhwc(*other);
-    NF_CHECK(other->sizes() == o.sizes() && other->scalar_type() == o.scalar_type());
+    NF_CHECK(other->sizes() == o.sizes() && other->scalar_type() == o.scalar_type() &&
+             is_nhwc(*other) == nhwc);
   }
   const Place place(o);
   const int64_t images = o.size(0), channels = o.size(1), pixels = o.size(2) * o.size(3);
-  const int64_t parts = pixel_parts(pixels);
+  const int64_t parts = nhwc ? pixel_parts(pixels) : 1;
   const auto floats = o.options().dtype(at::kFloat);
   at::Tensor out = at::empty({images, channels}, floats);
   const at::Tensor room = at::empty({parts > 1 ? images * parts * channels : 0}, floats);
   with_element(o.scalar_type(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     const PixelSums<T> in = {data_of<T>(o), other ? data_of<T>(*other) : nullptr, pixels, channels};
-    place.check(pixel_sums<T>(in, images, static_cast<float>(factor), data_of<float>(room),
-                              data_of<float>(out), place.stream()),
+    const auto f = static_cast<float>(factor);
+    auto* const to = data_of<float>(out);
+    place.check(nhwc ? pixel_sums<T>(in, images, f, data_of<float>(room), to, place.stream())
+                     : pixel_sums_nchw<T>(in, images, f, to, place.stream()),
                 "pixel_sums");
   });
   return out;
@@ -145,13 +151,13 @@ at::Tensor sums_over_pixels(const at::Tensor& o, const std::optional<at::Tensor>
 
 at::Tensor scaled_and_added(const at::Tensor& x, const at::Tensor& factor,
                             const at::Tensor& added) {
-  check_nhwc(x);
+  const bool nhwc = is_nhwc(x);
   const bool per_pixel = added.dim() == 4;
   NF_CHECK(factor.is_contiguous() && factor.scalar_type() == at::kFloat &&
            factor.numel() == x.size(0) * x.size(1));
   if (per_pixel) {
-    check_nhwc(added);
-    NF_CHECK(added.sizes() == x.sizes() && added.scalar_type() == x.scalar_type());
+    NF_CHECK(added.sizes() == x.sizes() && added.scalar_type() == x.scalar_type() &&
+             is_nhwc(added) == nhwc);
   } else {
     NF_CHECK(added.is_contiguous() && added.scalar_type() == at::kFloat &&
              added.numel() == factor.numel());
@@ -167,7 +173,9 @@ at::Tensor scaled_and_added(const at::Tensor& x, const at::Tensor& factor,
                               data_of<T>(out),
                               x.size(2) * x.size(3),
                               x.size(1)};
-    place.check(scaled_sum<T>(sum, x.size(0), place.stream()), "scaled_sum");
+    place.check(nhwc ? scaled_sum<T>(sum, x.size(0), place.stream())
+                     : scaled_sum_nchw<T>(sum, x.size(0), place.stream()),
+                "scaled_sum");
   });
   return out;
 }

@@ -1,5 +1,5 @@
-// See kernels.h and squeeze_excite.cuh. Channels that do not divide by a pack, or pointers that are
-// not aligned to 16 bytes, go element by element.
+// See kernels.h and squeeze_excite.cuh. Channels (NCHW: pixels) that do not divide by a pack, or
+// pointers that are not aligned to 16 bytes, go element by element.
 #include <algorithm>
 
 #include "core/device_block.cuh"
@@ -59,6 +59,26 @@ void launch_scaled(const ScaledSum<T>& s, int64_t images, cudaStream_t stream) {
   scaled_kernel<kCount><<<grid, kThreads, 0, stream>>>(s, images);
 }
 
+template <int kCount, class T>
+__global__ void __launch_bounds__(kPartThreads)
+    row_kernel(PixelSums<T> in, int64_t rows, float factor, float* out) {
+  __shared__ float scratch[kPartThreads];
+  sum_rows<kCount>(PartBlock{}, scratch, in, rows, static_cast<int64_t>(blockIdx.x) * kRowsOfBlock,
+                   factor, out);
+}
+
+template <int kCount, class T>
+__global__ void __launch_bounds__(kThreads) scaled_row_kernel(ScaledSum<T> s, int64_t packs) {
+  const int64_t pack = thread_number();
+  if (pack < packs) scaled_row_pack<kCount>(s, static_cast<uint32_t>(pack));
+}
+
+template <int kCount, class T>
+void launch_scaled_rows(const ScaledSum<T>& s, int64_t elements, cudaStream_t stream) {
+  scaled_row_kernel<kCount>
+      <<<blocks_for(elements, kCount), kThreads, 0, stream>>>(s, elements / kCount);
+}
+
 }  // namespace
 
 template <class T>
@@ -92,11 +112,43 @@ cudaError_t scaled_sum(const ScaledSum<T>& s, int64_t images, cudaStream_t strea
   return cudaGetLastError();
 }
 
+template <class T>
+cudaError_t pixel_sums_nchw(const PixelSums<T>& in, int64_t images, float factor, float* out,
+                            cudaStream_t stream) {
+  const int64_t rows = images * in.channels, blocks = (rows + kRowsOfBlock - 1) / kRowsOfBlock;
+  if (rows == 0) return cudaSuccess;
+  if (blocks > INT32_MAX) return cudaErrorInvalidValue;
+  const auto grid = static_cast<unsigned>(blocks);
+  if (in.pixels % kPackOf<T> == 0 && aligned(in.o, in.other))
+    row_kernel<kPackOf<T>><<<grid, kPartThreads, 0, stream>>>(in, rows, factor, out);
+  else
+    row_kernel<1><<<grid, kPartThreads, 0, stream>>>(in, rows, factor, out);
+  return cudaGetLastError();
+}
+
+template <class T>
+cudaError_t scaled_sum_nchw(const ScaledSum<T>& s, int64_t images, cudaStream_t stream) {
+  const int64_t elements = images * s.channels * s.pixels;
+  if (elements == 0) return cudaSuccess;
+  const bool packs = s.pixels % kPackOf<T> == 0 && aligned(s.x, s.added, s.out);
+  if (elements / (packs ? kPackOf<T> : 1) > UINT32_MAX) return cudaErrorInvalidValue;
+  if (packs)
+    launch_scaled_rows<kPackOf<T>>(s, elements, stream);
+  else
+    launch_scaled_rows<1>(s, elements, stream);
+  return cudaGetLastError();
+}
+
 template cudaError_t pixel_sums(const PixelSums<float>&, int64_t, float, float*, float*,
                                 cudaStream_t);
 template cudaError_t pixel_sums(const PixelSums<uint16_t>&, int64_t, float, float*, float*,
                                 cudaStream_t);
 template cudaError_t scaled_sum(const ScaledSum<float>&, int64_t, cudaStream_t);
 template cudaError_t scaled_sum(const ScaledSum<uint16_t>&, int64_t, cudaStream_t);
+template cudaError_t pixel_sums_nchw(const PixelSums<float>&, int64_t, float, float*, cudaStream_t);
+template cudaError_t pixel_sums_nchw(const PixelSums<uint16_t>&, int64_t, float, float*,
+                                     cudaStream_t);
+template cudaError_t scaled_sum_nchw(const ScaledSum<float>&, int64_t, cudaStream_t);
+template cudaError_t scaled_sum_nchw(const ScaledSum<uint16_t>&, int64_t, cudaStream_t);
 
 }  // namespace nf::model::cuda

@@ -1,6 +1,7 @@
-// The two passes over memory of a block's end (models/nfnet/squeeze_excite.cpp), on NHWC tensors:
-// sums over the pixels of each image and channel, and x * factor + added. Sums go by parts of
-// kPartRows pixels, whose size does not depend on the GPU: the same bits for any grid.
+// The two passes over memory of a block's end (models/nfnet/squeeze_excite.cpp): sums over the
+// pixels of each image and channel, and x * factor + added. On NHWC tensors sums go by parts of
+// kPartRows pixels; on NCHW ones, where the pixels of an image and channel lie side by side as a
+// row, kRowLanes threads share a row. Neither depends on the GPU: the same bits for any grid.
 #pragma once
 
 #include "core/host_device.h"
@@ -13,6 +14,8 @@ constexpr int kPartThreads = 256;
 constexpr int kPartLanes = kPartThreads / kPartPacks;  // threads that share a pack's pixels
 template <int kCount>
 constexpr int kPartScratch = kPartThreads* kCount;  // floats
+constexpr int kRowLanes = 32;                       // a warp
+constexpr int kRowsOfBlock = kPartThreads / kRowLanes;
 
 inline int64_t pixel_parts(int64_t pixels) {
   return pixels <= kPartRows ? 1 : (pixels + kPartRows - 1) / kPartRows;
@@ -68,6 +71,38 @@ NF_HOST_DEVICE float sum_of_parts(const float* from, int64_t parts, int64_t stri
   return static_cast<float>(sum * static_cast<double>(factor));
 }
 
+// NCHW. to[row] = factor * sum over the pixels of the row (image * channels + channel), for the
+// kRowsOfBlock rows from `first` on; pixels divide by kCount. scratch: kPartThreads floats.
+template <int kCount, class Block, class T>
+NF_HOST_DEVICE void sum_rows(const Block& block, float* scratch, const PixelSums<T>& in,
+                             int64_t rows, int64_t first, float factor, float* to) {
+  static_assert(Block::kThreads == kPartThreads, "");
+  block.each([&](int t) {
+    float sum[kCount] = {};
+    const int64_t row = first + t / kRowLanes;
+    for (int64_t p = (t % kRowLanes) * kCount; row < rows && p < in.pixels;
+         p += kRowLanes * kCount) {
+      const int64_t at = row * in.pixels + p;
+      const Pack<T, kCount> x = load_pack<kCount>(in.o + at);
+      if (in.other) {
+        const Pack<T, kCount> y = load_pack<kCount>(in.other + at);
+        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]) * load(y.at[k]);
+      } else {
+        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]);
+      }
+    }
+    for (int k = 1; k < kCount; ++k) sum[0] += sum[k];
+    scratch[t] = sum[0];
+  });
+  block.each([&](int t) {
+    const int64_t row = first + t;
+    if (t >= kRowsOfBlock || row >= rows) return;
+    double sum = 0;
+    for (int l = 0; l < kRowLanes; ++l) sum += static_cast<double>(scratch[t * kRowLanes + l]);
+    to[row] = static_cast<float>(sum) * factor;
+  });
+}
+
 template <class T>
 struct ScaledSum {
   const T* x;
@@ -93,6 +128,24 @@ NF_HOST_DEVICE void scaled_sum_pack(const ScaledSum<T>& s, int64_t image, uint32
   } else {
     const Pack<float, kCount> more = load_pack<kCount>(s.added_per_channel + channel);
     for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f.at[k] + more.at[k]);
+  }
+  store_pack(s.out + at, out);
+}
+
+// NCHW. The same for pack number `pack` of all images; pixels divide by kCount.
+template <int kCount, class T>
+NF_HOST_DEVICE void scaled_row_pack(const ScaledSum<T>& s, uint32_t pack) {
+  const int64_t row = pack / static_cast<uint32_t>(s.pixels / kCount);
+  const int64_t at = static_cast<int64_t>(pack) * kCount;
+  const Pack<T, kCount> x = load_pack<kCount>(s.x + at);
+  const float f = s.factor[row];
+  Pack<T, kCount> out;
+  if (s.added) {
+    const Pack<T, kCount> more = load_pack<kCount>(s.added + at);
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f + load(more.at[k]));
+  } else {
+    const float more = s.added_per_channel[row];
+    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f + more);
   }
   store_pack(s.out + at, out);
 }

@@ -121,11 +121,16 @@ TEST_F(CudaOperators, ExcitedSum) {
                                          {4, 16, 6, 6, 4, true},
                                          {2, 24, 31, 33, 8, true},
                                          {8, 256, 28, 28, 128, false}})
-    for (const auto type : {at::kFloat, at::kBFloat16}) {
-      SCOPED_TRACE(std::to_string(c.c) + " channels " + at::toString(type));
+    for (const auto& [type, layout] : std::vector<std::pair<at::ScalarType, at::MemoryFormat>>{
+             {at::kFloat, at::MemoryFormat::ChannelsLast},
+             {at::kFloat, at::MemoryFormat::Contiguous},
+             {at::kBFloat16, at::MemoryFormat::ChannelsLast},
+             {at::kBFloat16, at::MemoryFormat::Contiguous}}) {
+      SCOPED_TRACE(std::to_string(c.c) + " channels " + at::toString(type) +
+                   (layout == at::MemoryFormat::ChannelsLast ? " NHWC" : " NCHW"));
       const std::vector<int64_t> shape = {c.b, c.c, c.h, c.w};
-      const auto big = [&](const char* name) {
-        return numbers(name, shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+      const auto big = [&, t = type, l = layout](const char* name) {
+        return numbers(name, shape).to(t).contiguous(l);
       };
       const auto small = [](const char* name, const std::vector<int64_t>& s, double add = 0) {
         return (numbers(name, s, 0.5) + add).to(at::kFloat);

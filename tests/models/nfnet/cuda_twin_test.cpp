@@ -152,6 +152,28 @@ TEST(CudaTwin, Standardize) {
       }
 }
 
+// A tensor [images, channels, pixels] in memory.
+struct Laid {
+  bool nchw;
+  int64_t pixels, channels;
+  size_t at(int64_t b, int64_t c, int64_t p) const {
+    return static_cast<size_t>(nchw ? (b * channels + c) * pixels + p
+                                    : (b * pixels + p) * channels + c);
+  }
+};
+
+// Runs a whole grid of the kernel of pixel_sums_nchw.
+template <class T, int kCount, bool kReversed>
+std::vector<float> twin_row_sums(const model::PixelSums<T>& in, int64_t images, float factor) {
+  const HostBlock<model::kPartThreads, kReversed> block;
+  std::vector<float> scratch(model::kPartThreads);
+  const int64_t rows = images * in.channels;
+  std::vector<float> out(static_cast<size_t>(rows), NAN);
+  for (int64_t first = 0; first < rows; first += model::kRowsOfBlock)
+    model::sum_rows<kCount>(block, scratch.data(), in, rows, first, factor, out.data());
+  return out;
+}
+
 // Runs a whole grid of the two kernels of pixel_sums.
 template <class T, int kCount, bool kReversed>
 std::vector<float> twin_sums(const model::PixelSums<T>& in, int64_t images, float factor) {
@@ -175,22 +197,25 @@ std::vector<float> twin_sums(const model::PixelSums<T>& in, int64_t images, floa
 }
 
 template <class T, int kCount>
-void check_sums(int64_t images, int64_t pixels, int64_t channels) {
+void check_sums(int64_t images, int64_t pixels, int64_t channels, bool nchw) {
   SCOPED_TRACE(std::to_string(images) + " images, " + std::to_string(pixels) + " pixels, " +
-               std::to_string(channels) + " channels, packs of " + std::to_string(kCount));
+               std::to_string(channels) + " channels, packs of " + std::to_string(kCount) +
+               (nchw ? ", NCHW" : ", NHWC"));
+  const Laid laid = {nchw, pixels, channels};
   const auto o = numbers<T>("o", images * pixels * channels);
   const auto g = numbers<T>("g", images * pixels * channels);
   for (const bool product : {false, true}) {
-    const auto sums = twin_sums<T, kCount, false>(
-        {o.data(), product ? g.data() : nullptr, pixels, channels}, images, 0.25F);
-    const auto reversed = twin_sums<T, kCount, true>(
-        {o.data(), product ? g.data() : nullptr, pixels, channels}, images, 0.25F);
+    const model::PixelSums<T> in = {o.data(), product ? g.data() : nullptr, pixels, channels};
+    const auto sums = nchw ? twin_row_sums<T, kCount, false>(in, images, 0.25F)
+                           : twin_sums<T, kCount, false>(in, images, 0.25F);
+    const auto reversed = nchw ? twin_row_sums<T, kCount, true>(in, images, 0.25F)
+                               : twin_sums<T, kCount, true>(in, images, 0.25F);
     EXPECT_EQ(sums, reversed);
     for (int64_t b = 0; b < images; ++b)
       for (int64_t c = 0; c < channels; ++c) {
         double exact = 0;
         for (int64_t p = 0; p < pixels; ++p) {
-          const auto i = static_cast<size_t>((b * pixels + p) * channels + c);
+          const size_t i = laid.at(b, c, p);
           exact += 0.25 * value(o[i]) * (product ? value(g[i]) : 1.0);
         }
         EXPECT_NEAR(value(sums[static_cast<size_t>(b * channels + c)]), exact,
@@ -202,23 +227,36 @@ void check_sums(int64_t images, int64_t pixels, int64_t channels) {
 TEST(CudaTwin, PixelSums) {
   for (const auto& [images, pixels, channels] :
        {std::array<int64_t, 3>{1, 1, 8}, {2, 15, 24}, {1, 256, 8}, {1, 257, 16}, {2, 1000, 264}}) {
-    check_sums<float, kPackOf<float>>(images, pixels, channels);
-    check_sums<uint16_t, kPackOf<uint16_t>>(images, pixels, channels);
+    check_sums<float, kPackOf<float>>(images, pixels, channels, false);
+    check_sums<uint16_t, kPackOf<uint16_t>>(images, pixels, channels, false);
   }
-  check_sums<float, 1>(3, 35, 7);
-  check_sums<uint16_t, 1>(1, 300, 33);
+  for (const auto& [images, pixels, channels] :
+       {std::array<int64_t, 3>{1, 8, 1}, {2, 16, 23}, {1, 256, 8}, {1, 264, 9}, {2, 1000, 33}}) {
+    check_sums<float, kPackOf<float>>(images, pixels, channels, true);
+    check_sums<uint16_t, kPackOf<uint16_t>>(images, pixels, channels, true);
+  }
+  for (const bool nchw : {false, true}) {
+    check_sums<float, 1>(3, 35, 7, nchw);
+    check_sums<uint16_t, 1>(1, 300, 33, nchw);
+    check_sums<uint16_t, 1>(1, 1, 1, nchw);
+  }
 }
 
 // Not inlined: GCC 12 would warn of the null pointers that it sees beside `more`.
 template <class T, int kCount>
-[[gnu::noinline]] void run_scaled(const model::ScaledSum<T>& sum, int64_t images) {
+[[gnu::noinline]] void run_scaled(const model::ScaledSum<T>& sum, int64_t images, bool nchw) {
+  if (nchw) {
+    for (uint32_t pack = 0; pack < images * sum.pixels * sum.channels / kCount; ++pack)
+      model::scaled_row_pack<kCount>(sum, pack);
+    return;
+  }
   for (int64_t image = 0; image < images; ++image)
     for (uint32_t pack = 0; pack < sum.pixels * sum.channels / kCount; ++pack)
       model::scaled_sum_pack<kCount>(sum, image, pack);
 }
 
 template <class T, int kCount>
-void check_scaled(int64_t images, int64_t pixels, int64_t channels) {
+void check_scaled(int64_t images, int64_t pixels, int64_t channels, bool nchw) {
   const int64_t n = images * pixels * channels;
   const auto x = numbers<T>("x", n), added = numbers<T>("added", n);
   const auto factor = numbers<float>("factor", images * channels);
@@ -232,10 +270,11 @@ void check_scaled(int64_t images, int64_t pixels, int64_t channels) {
                                      out.data(),
                                      pixels,
                                      channels};
-    run_scaled<T, kCount>(sum, images);
+    run_scaled<T, kCount>(sum, images, nchw);
     for (int64_t i = 0; i < n; ++i) {
       const auto at = static_cast<size_t>(i);
-      const auto channel = static_cast<size_t>(i / (pixels * channels) * channels + i % channels);
+      const auto channel = static_cast<size_t>(
+          nchw ? i / pixels : i / (pixels * channels) * channels + i % channels);
       const double exact = value(x[at]) * value(factor[channel]) +
                            (per_pixel ? value(added[at]) : value(more[channel]));
       EXPECT_NEAR(value(out[at]), exact, kRounding<T> * std::abs(exact) + 2e-7);
@@ -244,10 +283,14 @@ void check_scaled(int64_t images, int64_t pixels, int64_t channels) {
 }
 
 TEST(CudaTwin, ScaledSum) {
-  check_scaled<float, kPackOf<float>>(2, 15, 24);
-  check_scaled<uint16_t, kPackOf<uint16_t>>(3, 7, 16);
-  check_scaled<float, 1>(2, 9, 7);
-  check_scaled<uint16_t, 1>(1, 1, 1);
+  check_scaled<float, kPackOf<float>>(2, 15, 24, false);
+  check_scaled<uint16_t, kPackOf<uint16_t>>(3, 7, 16, false);
+  check_scaled<float, kPackOf<float>>(2, 24, 15, true);
+  check_scaled<uint16_t, kPackOf<uint16_t>>(3, 16, 7, true);
+  for (const bool nchw : {false, true}) {
+    check_scaled<float, 1>(2, 9, 7, nchw);
+    check_scaled<uint16_t, 1>(1, 1, 1, nchw);
+  }
 }
 
 }  // namespace
