@@ -125,6 +125,8 @@ def main():
     p.add_argument("--json", help="every result into this file")
     p.add_argument("--parameters", action="store_true", help="compare the numbers of parameters and stop")
     a = p.parse_args()
+    if "ours-nhwc" in a.peers.split(",") and a.device == "cpu":
+        p.error("--peers: ours-nhwc needs --device cuda: on the CPU ours is in NHWC")
     everything = []
     for case in a.case or [parse_case("nfnet_nano:32:128:30"), parse_case("nfnet_f0:192:8:5")]:
         shape = {"mode": "step", **case, "compute": a.compute, "device": a.device, "threads": a.threads, "warm": a.warm}

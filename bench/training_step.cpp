@@ -129,8 +129,10 @@ bool TrainingStep::forward_backward(const data::MicroBatch& images, const at::Te
   options.weights = &working_;
   options.recompute_blocks = shape_.recompute_blocks;
   Lap lap(device_);
-  at::Tensor input = train::normalized_images(images, device_);
-  if (shape_.nhwc) input = input.contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor input = shape_.nhwc && !device_.is_cpu()
+                               ? train::normalized_pixels(train::pixels_of(images).to(device_),
+                                                          at::MemoryFormat::ChannelsLast)
+                               : train::normalized_images(images, device_);
   const at::Tensor logits = model_.net().forward(input, options);
   const train::LossResult loss =
       train::softmax_cross_entropy(logits, {.labels = labels, .weights = {}}, kSmoothing);

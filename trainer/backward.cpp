@@ -7,26 +7,12 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
 
-#include <cmath>
 #include <utility>
 #include <vector>
 
 #include "core/check.h"
 
 namespace nf::train {
-
-namespace {
-
-// Of a contiguous float32 tensor on the CPU.
-bool all_finite(const at::Tensor& values) {
-  const float* const x = values.const_data_ptr<float>();
-  const int64_t n = values.numel();
-  int64_t bad = 0;
-  for (int64_t i = 0; i < n; ++i) bad += std::isfinite(x[i]) ? 0 : 1;
-  return bad == 0;
-}
-
-}  // namespace
 
 struct Backward::Impl {
   using Leaf = model::WorkingWeights::Leaf;
@@ -40,8 +26,7 @@ struct Backward::Impl {
     const at::Tensor own = layout.view(target, leaf.parameter);
     const at::Tensor gain =
         leaf.gain < 0 ? at::Tensor() : layout.view(target, static_cast<size_t>(leaf.gain));
-    weights.write_gradient(leaf, gradient, own, gain);
-    finite = finite && all_finite(gain.defined() ? gain : own);  // the gain's tells of its weights'
+    if (!weights.write_gradient(leaf, gradient, own, gain)) finite = false;
     finish(leaf);
     announce();
   }
@@ -131,7 +116,7 @@ bool Backward::run(const at::Tensor& loss, const at::Tensor& flat,
   }
   s.clear_rest();
   s.pending = s.layout.size();
-  s.finite = device.is_cpu();
+  s.finite = true;
   s.on_ready = direct ? &on_ready : nullptr;
   torch::autograd::backward({loss});
   s.on_ready = nullptr;

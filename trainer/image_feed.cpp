@@ -7,6 +7,7 @@
 
 #include <utility>
 
+#include "models/nfnet/to_device.h"
 #include "trainer/normalize.h"
 
 namespace nf::train {
@@ -20,7 +21,7 @@ ImageFeed::Ahead ImageFeed::take(data::MicroBatch&& batch) {
   Ahead out{.batch = std::move(batch), .pixels = {}, .copied = {}};
   if (!stream_) return out;
   const c10::StreamGuard guard(*stream_);
-  out.pixels = pixels_of(out.batch).pin_memory().to(device_, /*non_blocking=*/true);
+  out.pixels = model::to_device(pixels_of(out.batch), device_);
   out.copied.emplace(device_.type());
   out.copied->record(*stream_);
   return out;
@@ -40,7 +41,7 @@ std::optional<ImageFeed::Item> ImageFeed::next() {
   const c10::Stream compute = c10::impl::VirtualGuardImpl(device_.type()).getStream(device_);
   now.copied->block(compute);
   now.pixels.record_stream(compute);
-  return Item{std::move(now.batch), normalized_pixels(now.pixels)};
+  return Item{std::move(now.batch), normalized_pixels(now.pixels, image_layout(device_))};
 }
 
 void ImageFeed::fetch_ahead() {

@@ -4,6 +4,9 @@
 #include <ATen/Parallel.h>
 
 #include <array>
+#include <map>
+#include <mutex>
+#include <string>
 
 namespace nf::train {
 namespace {
@@ -32,6 +35,25 @@ at::Tensor on_cpu(const uint8_t* pixels, int64_t count, int64_t size) {
   return out;
 }
 
+struct Constants {
+  at::Tensor mean, deviation;  // of a byte's values, [1, 3, 1, 1]
+};
+
+// Made once for each device: such a copy waits for it.
+const Constants& constants_on(at::Device device) {
+  static std::mutex mutex;
+  static auto& made = *new std::map<std::string, Constants>;  // outlives the device's runtime
+  const std::lock_guard lock(mutex);
+  auto [at, fresh] = made.try_emplace(device.str());
+  if (fresh) {
+    const auto constant = [&](const std::array<float, 3>& v) {
+      return at::tensor(v, at::kFloat).mul_(255.0f).view({1, 3, 1, 1}).to(device);
+    };
+    at->second = {constant(kMean), constant(kStd)};
+  }
+  return at->second;
+}
+
 }  // namespace
 
 at::MemoryFormat image_layout(at::Device device) {
@@ -44,22 +66,16 @@ at::Tensor pixels_of(const data::MicroBatch& batch) {
                        at::kByte);
 }
 
-at::Tensor normalized_pixels(const at::Tensor& pixels) {
-  const auto constant = [&](const std::array<float, 3>& v) {
-    return at::tensor({v[0], v[1], v[2]}, at::kFloat)
-        .mul_(255.0f)
-        .view({1, 3, 1, 1})
-        .to(pixels.device());
-  };
+at::Tensor normalized_pixels(const at::Tensor& pixels, at::MemoryFormat layout) {
+  const Constants& c = constants_on(pixels.device());
   const at::Tensor x =
-      pixels.permute({0, 3, 1, 2})
-          .to(at::kFloat, /*non_blocking=*/false, /*copy=*/false, image_layout(pixels.device()));
-  return x.sub_(constant(kMean)).div_(constant(kStd));
+      pixels.permute({0, 3, 1, 2}).to(at::kFloat, /*non_blocking=*/false, /*copy=*/false, layout);
+  return x.sub_(c.mean).div_(c.deviation);
 }
 
 at::Tensor normalized_images(const data::MicroBatch& batch, at::Device device) {
   if (device.is_cpu()) return on_cpu(batch.pixels.data(), batch.count, batch.image_size);
-  return normalized_pixels(pixels_of(batch).to(device));
+  return normalized_pixels(pixels_of(batch).to(device), image_layout(device));
 }
 
 }  // namespace nf::train

@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/error.h"
 #include "core/timeline.h"
+#include "models/nfnet/to_device.h"
 #include "trainer/agreement.h"
 #include "trainer/comm/control.h"
 #include "trainer/optim/loss.h"
@@ -57,16 +58,14 @@ Targets make_targets(const Trainer& t, const data::MicroBatch& batch) {
   if (sigmoid) out.all = multi_hot(batch.label_offset, batch.labels, classes);
   if (!batch.mix_ratio.empty()) {
     out.ratio = floats(batch.mix_ratio);
-    out.mix_first = first_labels(batch.mix_label_offset, batch.mix_labels).to(t.device);
+    out.mix_first = first_labels(batch.mix_label_offset, batch.mix_labels);
     const at::Tensor r = out.ratio.unsqueeze(1);
     if (sigmoid)
       out.all =
           r * out.all + (1 - r) * multi_hot(batch.mix_label_offset, batch.mix_labels, classes);
-    out.ratio = out.ratio.to(t.device);
   }
-  if (sigmoid) out.all = out.all.to(t.device);
-  out.first = out.first.to(t.device);
-  out.weights = out.weights.to(t.device);
+  for (at::Tensor* x : {&out.first, &out.all, &out.weights, &out.mix_first, &out.ratio})
+    if (x->defined()) *x = model::to_device(*x, t.device);
   return out;
 }
 
@@ -221,7 +220,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
   Control mine = run_micro_batches(t, hooks, r, own);
   std::optional<Waiting> waiting(std::in_place, hooks.activity, Wait::kRanks);
   const std::span<const float> sum = t.reducer.finish();
-  mine.finite = t.reducer.finite();  // each rank knows it of its part of the sum
+  mine.known_finite = t.reducer.finite();  // each rank knows it of its part of the sum
   mine.stop_flags = hooks.stop_request ? hooks.stop_request() : 0;
   mine.error_code = hooks.error_code ? hooks.error_code() : 0;
   mine.step_seconds = hooks.last_step_seconds;
@@ -237,7 +236,7 @@ StepResult train_step(Trainer& t, const StepHooks& hooks) {
     const StepStats stats = t.sgd.step({.lr = r.learning_rate,
                                         .gradient = as_tensor(sum, t.gradient_path.device),
                                         .scale = 1.0 / valid,
-                                        .finite = control.finite,
+                                        .finite = control.known_finite,
                                         .average = t.ema.get(),
                                         .index = t.step});
     if (!stats.finite) r.not_finite = "the gradient of " + stats.first_non_finite;

@@ -23,7 +23,8 @@ namespace nf::model {
 at::Tensor standardize(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
                        double scale = 1.0, at::ScalarType type = at::ScalarType::Undefined);
 // Its backward pass alone: writes the gradients of weight and gain for a given gradient of the
-// result, whose type may be bfloat16.
+// result, whose type may be bfloat16. On the CPU the gain's is NaN where a row of the weight's is
+// not finite: whoever asks need not read the weight's.
 void standardize_backward(const at::Tensor& weight, const at::Tensor& gain, const at::Tensor& grad,
                           Flavour flavour, double scale, const at::Tensor& grad_weight,
                           const at::Tensor& grad_gain);

@@ -12,6 +12,7 @@
 #include "models/nfnet/block.h"
 #include "models/nfnet/layers.h"
 #include "models/nfnet/recompute.h"
+#include "models/nfnet/to_device.h"
 #include "models/nfnet/working_weights.h"
 
 namespace nf::model {
@@ -216,7 +217,7 @@ at::Tensor Nfnet::residual_masks(int64_t batch, const ForwardOptions& options) c
     NF_CHECK(static_cast<int64_t>(mask.size()) == batch);
     out = std::copy(mask.begin(), mask.end(), out);
   }
-  return keep.to(device_, options.compute);
+  return to_device(keep.to(options.compute), device_);
 }
 
 }  // namespace nf::model

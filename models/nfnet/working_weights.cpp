@@ -2,10 +2,43 @@
 // on it stay.
 #include "models/nfnet/working_weights.h"
 
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <bit>
+#include <cstdint>
+
 #include "core/check.h"
+#include "core/vector_loop.h"
 #include "models/nfnet/layers.h"
 
 namespace nf::model {
+namespace {
+
+// to <- from, float32 on the CPU; whether all of it is finite.
+bool copy_and_look(const at::Tensor& from, const at::Tensor& to) {
+  constexpr uint32_t kExponent = 0x7f80'0000;  // all ones: infinite or NaN
+  const at::Tensor dense = from.contiguous();
+  const float* const x = dense.const_data_ptr<float>();
+  float* const y = to.mutable_data_ptr<float>();
+  std::atomic<bool> finite = true;
+  at::parallel_for(0, to.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    uint32_t bad = 0;
+    vector_loop([=, &bad]() NF_INLINE {
+      uint32_t found = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        const float v = x[i];
+        y[i] = v;
+        found |= (std::bit_cast<uint32_t>(v) & kExponent) == kExponent ? 1u : 0u;
+      }
+      bad = found;
+    });
+    if (bad != 0) finite = false;
+  });
+  return finite;
+}
+
+}  // namespace
 
 WorkingWeights::WorkingWeights(const Nfnet& net, at::ScalarType compute)
     : net_(net), type_(compute) {
@@ -45,18 +78,21 @@ std::vector<at::Tensor> WorkingWeights::tensors() const {
   return tensors;
 }
 
-void WorkingWeights::write_gradient(const Leaf& leaf, const at::Tensor& gradient,
+bool WorkingWeights::write_gradient(const Leaf& leaf, const at::Tensor& gradient,
                                     const at::Tensor& of_parameter,
                                     const at::Tensor& of_gain) const {
   const at::NoGradGuard no_grad;
+  const bool looks = of_parameter.is_cpu() && of_parameter.scalar_type() == at::kFloat;
   if (leaf.gain < 0) {
+    if (looks && gradient.scalar_type() == at::kFloat) return copy_and_look(gradient, of_parameter);
     of_parameter.copy_(gradient);
-    return;
+    return false;
   }
   standardize_backward(net_.parameters()[leaf.parameter].tensor,
                        net_.parameters()[static_cast<size_t>(leaf.gain)].tensor, gradient,
                        net_.spec().flavour, net_.parameter_specs()[leaf.parameter].scale,
                        of_parameter, of_gain);
+  return looks && copy_and_look(of_gain, of_gain);  // NaN for a row that is not finite
 }
 
 }  // namespace nf::model

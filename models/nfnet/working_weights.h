@@ -36,9 +36,9 @@ class WorkingWeights {
   const std::vector<Leaf>& leaves() const { return leaves_; }
 
   // Writes the gradients of the leaf's parameter, and of the gain where it has one, from that of
-  // the leaf: contiguous tensors of the parameters' shapes and type. On the CPU the gain's is NaN
-  // where a row of the weight's is not finite, so who asks for that need not read the weight's.
-  void write_gradient(const Leaf& leaf, const at::Tensor& gradient, const at::Tensor& of_parameter,
+  // the leaf: contiguous tensors of the parameters' shapes and type. Returns whether what it wrote
+  // is known to be finite; float32 on the CPU is looked at on the way.
+  bool write_gradient(const Leaf& leaf, const at::Tensor& gradient, const at::Tensor& of_parameter,
                       const at::Tensor& of_gain) const;
 
  private:

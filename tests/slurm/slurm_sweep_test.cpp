@@ -1,5 +1,5 @@
 // nf-sweep submit on a real Slurm: the smoke sweep in rounds of throttled arrays, one element
-// preempted, submitted again in the middle of it; results.csv is that of nf-sweep run.
+// or both preempted, submitted again in the middle of it; results.csv is that of nf-sweep run.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,26 +12,30 @@ namespace nf::test {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::AnyOf;
 using testing::Each;
+using testing::Ge;
 using testing::HasSubstr;
+using testing::Le;
 
 class SlurmSweep : public testing::Test {
  protected:
   SlurmSweep() { make_shapes_dataset(dir_ / "set", 60, 100); }
   std::vector<std::string> command(const std::string& what, const std::string& output) {
-    return {program("nf-sweep").string(),
-            what,
-            "--config",
-            (source_dir() / "configs/sweeps/smoke.toml").string(),
-            "--set",
-            "data.path=" + (dir_ / "set").string(),
-            "--set",
-            "epochs=[1, 4]",
-            "--set",
-            "models=['nfnet_pico']",
-            "--output",
-            (dir_ / output).string()};
+    return {
+        program("nf-sweep").string(),
+        what,
+        "--config",
+        (source_dir() / "configs/sweeps/smoke.toml").string(),
+        "--set",
+        "data.path=" + (dir_ / "set").string(),
+        "--set",
+        "epochs=[20, 40]",  // some seconds each: a running element is still there when it must go
+        "--set",
+        "models=['nfnet_pico']",
+        "--output",
+        (dir_ / output).string()};
   }
   Outcome submit() {
     auto words = command("submit", "slurm");
@@ -56,13 +60,13 @@ TEST_F(SlurmSweep, EndsLikeTheSweepOnThisHost) {
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("round 1 is under way"));
 
-  // Three of four cores: one of the two elements must go.
+  // All four cores: whatever runs must go, one element or both.
   wait_until("a checkpoint", [&] {
     for (const auto& entry : fs::directory_iterator(dir_ / "slurm/runs"))
       if (fs::exists(entry.path() / "metrics.jsonl")) return true;
     return false;
   });
-  lab.release(lab.take(1, 3));
+  lab.release(lab.take(1, 4));
 
   wait_until(
       "the end of the sweep",
@@ -82,7 +86,7 @@ TEST_F(SlurmSweep, EndsLikeTheSweepOnThisHost) {
                 Each(AnyOf("PENDING", "PREEMPTED")))
         << job;
   }
-  EXPECT_EQ(requeued, 1u);
+  EXPECT_THAT(requeued, AllOf(Ge(1u), Le(2u)));
 
   // Nothing is left to do, and nothing is done.
   const Outcome over = submit();

@@ -13,19 +13,19 @@ namespace nf::train {
 namespace {
 
 struct Words {
-  uint64_t stop_flags, finite, valid_samples, error_code, sample_digest;
+  uint64_t stop_flags, known_finite, valid_samples, error_code, sample_digest;
   double step_seconds;
 };
 
 void unite(Control& united, const Words& w, int rank) {
   united.stop_flags |= w.stop_flags;
-  united.finite = united.finite && w.finite == 1;
+  united.known_finite = united.known_finite && w.known_finite == 1;
   united.valid_samples += static_cast<int64_t>(w.valid_samples);
   united.error_code = std::max(united.error_code, static_cast<int>(w.error_code));
   united.sample_digest += w.sample_digest;
   united.step_seconds = std::max(united.step_seconds, w.step_seconds);
-  const bool faulty = w.finite == 0 || static_cast<int>(w.error_code) > 0;
-  if (faulty && united.first_faulty_rank < 0) united.first_faulty_rank = rank;
+  if (static_cast<int>(w.error_code) > 0 && united.first_faulty_rank < 0)
+    united.first_faulty_rank = rank;
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ Control agree(Communicator& comm, const Control& mine, uint64_t micro_batches,
     total += bytes.back();
   }
   const Words words = {mine.stop_flags,
-                       mine.finite ? 1u : 0u,
+                       mine.known_finite ? 1u : 0u,
                        static_cast<uint64_t>(mine.valid_samples),
                        static_cast<uint64_t>(mine.error_code),
                        mine.sample_digest,

@@ -1,7 +1,7 @@
 // What the ranks must agree on at every step boundary, in one small collective: stop requests,
-// errors, whether the step's numbers are finite, how many samples counted and which samples were
-// used. All ranks get the same answer and so act at the same step; a request or an error on one
-// rank is enough.
+// errors, whether the gradient is known to be finite, how many samples counted and which samples
+// were used. All ranks get the same answer and so act at the same step; a request or an error on
+// one rank is enough.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,12 @@ namespace nf::train {
 
 struct Control {
   uint64_t stop_flags = 0;     // bits; united over ranks
-  bool finite = true;          // all ranks'
+  bool known_finite = true;    // the gradient: all ranks know it of their parts
   int64_t valid_samples = 0;   // summed
   int error_code = 0;          // an ExitCode, 0 = none; the largest
   uint64_t sample_digest = 0;  // summed modulo 2^64
   double step_seconds = 0;     // the slowest rank's last step
-  // Set by agree(): the first rank that is not finite or has error_code > 0; -1 = none.
+  // Set by agree(): the first rank that has error_code > 0; -1 = none.
   int first_faulty_rank = -1;
 };
 

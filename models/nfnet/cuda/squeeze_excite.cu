@@ -1,5 +1,5 @@
-// See kernels.h and squeeze_excite.cuh. Channels (NCHW: pixels) that do not divide by a pack, or
-// pointers that are not aligned to 16 bytes, go element by element.
+// See kernels.h and squeeze_excite.cuh. What does not divide by a pack, or is not aligned to 16
+// bytes, goes element by element.
 #include <algorithm>
 
 #include "core/device_block.cuh"
@@ -68,9 +68,16 @@ __global__ void __launch_bounds__(kPartThreads)
 }
 
 template <int kCount, class T>
+void launch_rows(const PixelSums<T>& in, int64_t rows, float factor, float* out,
+                 cudaStream_t stream) {
+  const auto blocks = static_cast<unsigned>((rows + kRowsOfBlock - 1) / kRowsOfBlock);
+  row_kernel<kCount><<<blocks, kPartThreads, 0, stream>>>(in, rows, factor, out);
+}
+
+template <int kCount, class T>
 __global__ void __launch_bounds__(kThreads) scaled_row_kernel(ScaledSum<T> s, int64_t packs) {
   const int64_t pack = thread_number();
-  if (pack < packs) scaled_row_pack<kCount>(s, static_cast<uint32_t>(pack));
+  if (pack < packs) scaled_row_pack<kCount>(s, pack);
 }
 
 template <int kCount, class T>
@@ -115,14 +122,17 @@ cudaError_t scaled_sum(const ScaledSum<T>& s, int64_t images, cudaStream_t strea
 template <class T>
 cudaError_t pixel_sums_nchw(const PixelSums<T>& in, int64_t images, float factor, float* out,
                             cudaStream_t stream) {
-  const int64_t rows = images * in.channels, blocks = (rows + kRowsOfBlock - 1) / kRowsOfBlock;
+  constexpr int kHalf = kPackOf<T> / 2;  // 14 x 14 pixels divide by 4
+  const int64_t rows = images * in.channels;
   if (rows == 0) return cudaSuccess;
-  if (blocks > INT32_MAX) return cudaErrorInvalidValue;
-  const auto grid = static_cast<unsigned>(blocks);
-  if (in.pixels % kPackOf<T> == 0 && aligned(in.o, in.other))
-    row_kernel<kPackOf<T>><<<grid, kPartThreads, 0, stream>>>(in, rows, factor, out);
+  if (rows / kRowsOfBlock >= INT32_MAX) return cudaErrorInvalidValue;
+  const bool packs = aligned(in.o, in.other);
+  if (packs && in.pixels % kPackOf<T> == 0)
+    launch_rows<kPackOf<T>>(in, rows, factor, out, stream);
+  else if (packs && in.pixels % kHalf == 0)
+    launch_rows<kHalf>(in, rows, factor, out, stream);
   else
-    row_kernel<1><<<grid, kPartThreads, 0, stream>>>(in, rows, factor, out);
+    launch_rows<1>(in, rows, factor, out, stream);
   return cudaGetLastError();
 }
 
@@ -130,9 +140,8 @@ template <class T>
 cudaError_t scaled_sum_nchw(const ScaledSum<T>& s, int64_t images, cudaStream_t stream) {
   const int64_t elements = images * s.channels * s.pixels;
   if (elements == 0) return cudaSuccess;
-  const bool packs = s.pixels % kPackOf<T> == 0 && aligned(s.x, s.added, s.out);
-  if (elements / (packs ? kPackOf<T> : 1) > UINT32_MAX) return cudaErrorInvalidValue;
-  if (packs)
+  if (elements / kThreads >= INT32_MAX) return cudaErrorInvalidValue;
+  if (elements % kPackOf<T> == 0 && s.pixels >= kPackOf<T> && aligned(s.x, s.added, s.out))
     launch_scaled_rows<kPackOf<T>>(s, elements, stream);
   else
     launch_scaled_rows<1>(s, elements, stream);

@@ -132,20 +132,25 @@ NF_HOST_DEVICE void scaled_sum_pack(const ScaledSum<T>& s, int64_t image, uint32
   store_pack(s.out + at, out);
 }
 
-// NCHW. The same for pack number `pack` of all images; pixels divide by kCount.
+// NCHW. The same for pack number `pack` of all images, which may reach into the next row: pixels
+// are at least kCount, and elements divide by it.
 template <int kCount, class T>
-NF_HOST_DEVICE void scaled_row_pack(const ScaledSum<T>& s, uint32_t pack) {
-  const int64_t row = pack / static_cast<uint32_t>(s.pixels / kCount);
-  const int64_t at = static_cast<int64_t>(pack) * kCount;
+NF_HOST_DEVICE void scaled_row_pack(const ScaledSum<T>& s, int64_t pack) {
+  const int64_t at = pack * kCount, row = at / s.pixels;
+  const int64_t in_row = (row + 1) * s.pixels - at;  // elements before the next row
+  const int64_t next = in_row < kCount ? row + 1 : row;
   const Pack<T, kCount> x = load_pack<kCount>(s.x + at);
-  const float f = s.factor[row];
+  const float f[2] = {s.factor[row], s.factor[next]};
   Pack<T, kCount> out;
   if (s.added) {
     const Pack<T, kCount> more = load_pack<kCount>(s.added + at);
-    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f + load(more.at[k]));
+    for (int k = 0; k < kCount; ++k)
+      store(out.at[k], load(x.at[k]) * (k < in_row ? f[0] : f[1]) + load(more.at[k]));
   } else {
-    const float more = s.added_per_channel[row];
-    for (int k = 0; k < kCount; ++k) store(out.at[k], load(x.at[k]) * f + more);
+    const float more[2] = {s.added_per_channel[row], s.added_per_channel[next]};
+    for (int k = 0; k < kCount; ++k)
+      store(out.at[k],
+            load(x.at[k]) * (k < in_row ? f[0] : f[1]) + (k < in_row ? more[0] : more[1]));
   }
   store_pack(s.out + at, out);
 }

@@ -235,6 +235,7 @@ TEST(CudaTwin, PixelSums) {
     check_sums<float, kPackOf<float>>(images, pixels, channels, true);
     check_sums<uint16_t, kPackOf<uint16_t>>(images, pixels, channels, true);
   }
+  check_sums<uint16_t, kPackOf<uint16_t> / 2>(2, 196, 9, true);
   for (const bool nchw : {false, true}) {
     check_sums<float, 1>(3, 35, 7, nchw);
     check_sums<uint16_t, 1>(1, 300, 33, nchw);
@@ -246,7 +247,7 @@ TEST(CudaTwin, PixelSums) {
 template <class T, int kCount>
 [[gnu::noinline]] void run_scaled(const model::ScaledSum<T>& sum, int64_t images, bool nchw) {
   if (nchw) {
-    for (uint32_t pack = 0; pack < images * sum.pixels * sum.channels / kCount; ++pack)
+    for (int64_t pack = 0; pack < images * sum.pixels * sum.channels / kCount; ++pack)
       model::scaled_row_pack<kCount>(sum, pack);
     return;
   }
@@ -285,8 +286,10 @@ void check_scaled(int64_t images, int64_t pixels, int64_t channels, bool nchw) {
 TEST(CudaTwin, ScaledSum) {
   check_scaled<float, kPackOf<float>>(2, 15, 24, false);
   check_scaled<uint16_t, kPackOf<uint16_t>>(3, 7, 16, false);
-  check_scaled<float, kPackOf<float>>(2, 24, 15, true);
-  check_scaled<uint16_t, kPackOf<uint16_t>>(3, 16, 7, true);
+  for (const int64_t pixels : {8, 9, 49, 64}) {  // packs reach over rows
+    check_scaled<float, kPackOf<float>>(2, pixels, 16, true);
+    check_scaled<uint16_t, kPackOf<uint16_t>>(3, pixels, 24, true);
+  }
   for (const bool nchw : {false, true}) {
     check_scaled<float, 1>(2, 9, 7, nchw);
     check_scaled<uint16_t, 1>(1, 1, 1, nchw);

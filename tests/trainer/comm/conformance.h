@@ -127,13 +127,13 @@ inline void check_agreement(Communicator& comm, uint64_t round) {
   const bool mine = comm.rank() == odd, some = odd < comm.size();
   train::Control control;
   control.stop_flags = mine ? 5 : 2;
-  control.finite = !mine;
+  control.known_finite = !mine;
   control.valid_samples = comm.rank() + 10;
   control.error_code = mine ? 3 : 0;
   control.sample_digest = ~uint64_t{0} - static_cast<uint64_t>(comm.rank());
   const train::Control united = train::agree(comm, control);
   ASSERT_EQ(united.stop_flags, (some ? 5u : 0u) | (w > 1 || !some ? 2u : 0u));
-  ASSERT_EQ(united.finite, !some);
+  ASSERT_EQ(united.known_finite, !some);
   ASSERT_EQ(united.valid_samples, static_cast<int64_t>(w * 10 + w * (w - 1) / 2));
   ASSERT_EQ(united.error_code, some ? 3 : 0);
   ASSERT_EQ(united.sample_digest, uint64_t{0} - w - w * (w - 1) / 2);
