@@ -23,7 +23,8 @@ size_t starts(const std::filesystem::path& run) {
 }
 
 // One life of the job: killed after a random time, mostly while it trains, sometimes while it
-// starts. True: it ended itself.
+// starts; at the latest when it has saved twice, so a fast machine leaves steps for all kills.
+// True: it ended itself.
 bool live_and_die(const std::vector<std::string>& command, int ranks,
                   const std::filesystem::path& run, PositionRng& rng,
                   const test::TempDir& scratch) {
@@ -39,8 +40,15 @@ bool live_and_die(const std::vector<std::string>& command, int ranks,
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     when = passed() + rng.uniform(0.0, 0.6);
   }
-  while (job.running() && passed() < when)
+  std::string newest = test::slurp(run / "checkpoints/latest");
+  int saves = 0;
+  while (job.running() && passed() < when && saves < 2) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    const std::string now = test::slurp(run / "checkpoints/latest");
+    if (now == newest) continue;
+    newest = now;
+    ++saves;
+  }
   if (!job.running()) return true;
   const auto ranks_alive = job.children();
   const bool whole_job = ranks_alive.empty() || rng.uniform() < 0.25;
@@ -103,7 +111,7 @@ TEST(KillResume, TwentyKillsGiveTheBitsOfARunThatNeverStopped) {
   test::make_shapes_dataset(scratch / "data", (kSamples + kHoldout) / 10, kHoldout);
   expect_kills_change_nothing(
       scratch,
-      {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=24", "data.trace=true",
+      {"schedule.epochs=" + std::to_string(kEpochs), "batch.size=8", "data.trace=true",
        "checkpoint.every_steps=2", "model.widths=[64,64,128,128]"},
       20);
   const std::filesystem::path killed = scratch / "killed";

@@ -39,7 +39,7 @@ void wait_for_steps(const SlurmRun& run, int64_t more) {
 
 TEST(Slurm, TimeLimitIsOneOfManyLives) {
   SlurmLab lab({.nodes = 1});
-  SlurmRuns runs(lab, 30);  // longer than 10 s on any machine
+  SlurmRuns runs(lab, 120);  // 1,160 steps: longer than 10 s on any machine
   // Asked 50 s before the end of a minute, and Slurm may be early.
   const auto all = runs.submit("limited", {"--time", "1", "--signal-seconds", "50"});
   wait_until("the second life", [&] { return SlurmRuns::lives(all[0]) == 2; });
