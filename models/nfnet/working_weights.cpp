@@ -5,10 +5,10 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
-#include <bit>
 #include <cstdint>
 
 #include "core/check.h"
+#include "core/finite.h"
 #include "core/vector_loop.h"
 #include "models/nfnet/layers.h"
 
@@ -17,7 +17,6 @@ namespace {
 
 // to <- from, float32 on the CPU; whether all of it is finite.
 bool copy_and_look(const at::Tensor& from, const at::Tensor& to) {
-  constexpr uint32_t kExponent = 0x7f80'0000;  // all ones: infinite or NaN
   const at::Tensor dense = from.contiguous();
   const float* const x = dense.const_data_ptr<float>();
   float* const y = to.mutable_data_ptr<float>();
@@ -29,7 +28,7 @@ bool copy_and_look(const at::Tensor& from, const at::Tensor& to) {
       for (int64_t i = begin; i < end; ++i) {
         const float v = x[i];
         y[i] = v;
-        found |= (std::bit_cast<uint32_t>(v) & kExponent) == kExponent ? 1u : 0u;
+        found |= not_finite(v);
       }
       bad = found;
     });

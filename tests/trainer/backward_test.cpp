@@ -109,29 +109,30 @@ TEST(Backward, FollowsTheParametersAfterARefresh) {
   n.expect(flat);
 }
 
+// What a loss made of the leaves themselves needs.
+struct Leaves {
+  Leaves() { working.refresh(); }
+  Net net;
+  model::WorkingWeights working{net.net, at::kFloat};
+  Backward backward{working, net.layout};
+  at::Tensor flat = dirty_buffer(net.layout);
+};
+
 TEST(Backward, ParametersThatTheLossDoesNotReachGetZeros) {
-  Net n;
-  model::WorkingWeights working(n.net, at::kFloat);
-  Backward backward(working, n.layout);
-  working.refresh();
-  const at::Tensor flat = dirty_buffer(n.layout);
-  const auto& leaves = working.leaves();
-  backward.run((leaves.front().tensor * 2).sum() + leaves.back().tensor.sum(), flat);
-  EXPECT_EQ(n.layout.view(flat, n.layout.size() - 1).min().item<float>(), 1.0F);
-  for (size_t i = 3; i + 1 < n.layout.size(); ++i)
-    EXPECT_EQ(n.layout.view(flat, i).abs().max().item<float>(), 0.0F) << i;
+  Leaves l;
+  const auto& leaves = l.working.leaves();
+  l.backward.run((leaves.front().tensor * 2).sum() + leaves.back().tensor.sum(), l.flat);
+  EXPECT_EQ(l.net.layout.view(l.flat, l.net.layout.size() - 1).min().item<float>(), 1.0F);
+  for (size_t i = 3; i + 1 < l.net.layout.size(); ++i)
+    EXPECT_EQ(l.net.layout.view(l.flat, i).abs().max().item<float>(), 0.0F) << i;
   EXPECT_FALSE(leaves.front().tensor.grad().defined());
 }
 
 // In every leaf one element's gradient is infinite, or so large that a weight's overflows on the
 // way back through its standardization.
 TEST(Backward, TellsWhetherAllOfItIsFinite) {
-  Net n;
-  model::WorkingWeights working(n.net, at::kFloat);
-  Backward backward(working, n.layout);
-  working.refresh();
-  const at::Tensor flat = dirty_buffer(n.layout);
-  const auto& leaves = working.leaves();
+  Leaves l;
+  const auto& leaves = l.working.leaves();
   for (size_t i = 0; i < leaves.size(); ++i)
     for (const float large : {1e30F, 3.4e38F, std::numeric_limits<float>::infinity(),
                               std::numeric_limits<float>::quiet_NaN()}) {
@@ -141,8 +142,8 @@ TEST(Backward, TellsWhetherAllOfItIsFinite) {
         if (&leaf == &leaves[i]) slope.view(-1)[slope.numel() - 1] = large;
         loss = loss + (leaf.tensor * slope).sum();
       }
-      const bool finite = backward.run(loss, flat);
-      EXPECT_EQ(finite, flat.isfinite().all().item<bool>()) << i << ", " << large;
+      const bool finite = l.backward.run(loss, l.flat);
+      EXPECT_EQ(finite, l.flat.isfinite().all().item<bool>()) << i << ", " << large;
       EXPECT_TRUE(finite || large > 1e38F || std::isnan(large));
     }
 }

@@ -2,24 +2,23 @@
 #include "trainer/comm/buffer_ops.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <new>
 
 #include "core/check.h"
+#include "core/finite.h"
 
 namespace nf::train {
 namespace {
 
 // into[i] += from[i]; whether all sums are finite.
 bool add_block(float* __restrict into, const float* __restrict from, size_t n) {
-  constexpr uint32_t kExponent = 0x7f80'0000;  // all ones: infinite or NaN
   uint32_t bad = 0;
   for (size_t i = 0; i < n; ++i) {
     const float sum = into[i] + from[i];
     into[i] = sum;
-    bad |= (std::bit_cast<uint32_t>(sum) & kExponent) == kExponent ? 1u : 0u;
+    bad |= not_finite(sum);
   }
   return bad == 0;
 }

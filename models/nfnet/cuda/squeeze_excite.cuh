@@ -28,6 +28,18 @@ struct PixelSums {
   int64_t pixels, channels;
 };
 
+// sum[k] += the term of element at + k.
+template <int kCount, class T>
+NF_HOST_DEVICE void add_terms(const PixelSums<T>& in, int64_t at, float (&sum)[kCount]) {
+  const Pack<T, kCount> x = load_pack<kCount>(in.o + at);
+  if (in.other) {
+    const Pack<T, kCount> y = load_pack<kCount>(in.other + at);
+    for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]) * load(y.at[k]);
+  } else {
+    for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]);
+  }
+}
+
 // to[c] = factor * sum over the part's pixels of image `image`, for the kPartPacks * kCount
 // channels from pack number `pack` on.
 template <int kCount, class Block, class T>
@@ -42,13 +54,7 @@ NF_HOST_DEVICE void sum_part(const Block& block, float* scratch, const PixelSums
     const int64_t c = (pack + t % kPartPacks) * kCount;
     for (int64_t r = begin + t / kPartPacks; c < in.channels && r < end; r += kPartLanes) {
       const int64_t at = first + r * in.channels + c;
-      const Pack<T, kCount> x = load_pack<kCount>(in.o + at);
-      if (in.other) {
-        const Pack<T, kCount> y = load_pack<kCount>(in.other + at);
-        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]) * load(y.at[k]);
-      } else {
-        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]);
-      }
+      add_terms<kCount>(in, at, sum);
     }
     for (int k = 0; k < kCount; ++k) scratch[k * kPartThreads + t] = sum[k];
   });
@@ -83,13 +89,7 @@ NF_HOST_DEVICE void sum_rows(const Block& block, float* scratch, const PixelSums
     for (int64_t p = (t % kRowLanes) * kCount; row < rows && p < in.pixels;
          p += kRowLanes * kCount) {
       const int64_t at = row * in.pixels + p;
-      const Pack<T, kCount> x = load_pack<kCount>(in.o + at);
-      if (in.other) {
-        const Pack<T, kCount> y = load_pack<kCount>(in.other + at);
-        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]) * load(y.at[k]);
-      } else {
-        for (int k = 0; k < kCount; ++k) sum[k] += load(x.at[k]);
-      }
+      add_terms<kCount>(in, at, sum);
     }
     for (int k = 1; k < kCount; ++k) sum[0] += sum[k];
     scratch[t] = sum[0];
