@@ -22,6 +22,7 @@ struct Backward::Impl {
 
   // The leaf's gradient is there.
   void take(const Leaf& leaf) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     at::Tensor gradient = std::exchange(leaf.tensor.mutable_grad(), at::Tensor());
     const at::Tensor own = layout.view(target, leaf.parameter);
     const at::Tensor gain =
@@ -54,8 +55,9 @@ struct Backward::Impl {
   }
   // Nothing writes to the padding behind a tensor, and no gradient comes for a frozen one.
   void clear_rest() const {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     for (size_t i = 0; i < layout.size(); ++i) {
-      const auto length = static_cast<size_t>(layout.view(target, i).numel());
+      const size_t length = layout.length(i);
       clear(layout.offset(i) + (done[i] ? 0 : length), end_of(i));
     }
   }

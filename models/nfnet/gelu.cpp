@@ -219,6 +219,7 @@ at::Tensor laid_out_like(const at::Tensor& g, const at::Tensor& x) {
 class Gelu : public torch::autograd::Function<Gelu> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& in) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor x = in.is_non_overlapping_and_dense() ? in : in.contiguous();
     ctx->save_for_backward({x});
     return forward_operator().call(x);

@@ -36,8 +36,7 @@ GeluFork gelu_fork(const at::Tensor& x, Flavour flavour) {
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups) {
   const bool pointwise = weight.size(2) == 1 && weight.size(3) == 1 && stride == 1 && groups == 1;
-  if (pointwise && x.is_cpu() && x.scalar_type() != at::kBFloat16)
-    return pointwise_conv(x, weight, bias);
+  if (pointwise && pointwise_conv_is_faster(x)) return pointwise_conv(x, weight, bias);
   const Padding h = same_padding(x.size(2), weight.size(2), stride);
   const Padding w = same_padding(x.size(3), weight.size(3), stride);
   const bool symmetric = h.symmetric() && w.symmetric();

@@ -139,6 +139,7 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
                             const at::Tensor& in, const at::Tensor& w1, const at::Tensor& b1,
                             const at::Tensor& w2, const at::Tensor& b2, const at::Tensor& gain,
                             const std::optional<at::Tensor>& kept, double scale) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::MemoryFormat layout = layout_of(in);
     const at::Tensor o = in.contiguous(layout), keep = kept.value_or(at::Tensor());
     const at::Tensor mean = pixel_sums(o, std::nullopt, 1.0 / static_cast<double>(Sizes(o).p));

@@ -6,6 +6,10 @@
 // * x):
 //   dW = scale * gain * (inv * (dW_hat - mean(dW_hat)) - inv^3 * u * x),   dgain = scale * inv * u.
 // Rows are independent and summed in one fixed order, so the number of threads cannot change a bit.
+//
+// On the CPU W_hat lies in NHWC like the images, and a gradient in NHWC is read as it is: a 3x3
+// convolution would copy W_hat in each pass, and its gradient would be copied back, element by
+// element. Here a row is rearranged while it is in the first-level cache.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -15,6 +19,8 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "core/check.h"
 #include "core/vector_loop.h"
@@ -30,17 +36,45 @@ constexpr double kEpsTimm = 1e-5;
 
 // Sums over a row with 32 partial sums that the compiler keeps in vector registers; always this
 // order.
+template <typename T>
+class RowSum {
+ public:
+  static constexpr int64_t kLanes = 32;
+  template <typename F>
+  [[gnu::always_inline]] void add(int64_t i, const F& term) {
+    for (int64_t k = 0; k < kLanes; ++k) lanes_[k] += term(i + k);
+  }
+  // With the terms from `begin` on, fewer than 32.
+  template <typename F>
+  [[gnu::always_inline]] double total(int64_t begin, int64_t n, const F& term) const {
+    double total = 0;
+    for (const T lane : lanes_) total += static_cast<double>(lane);
+    for (int64_t i = begin; i < n; ++i) total += static_cast<double>(term(i));
+    return total;
+  }
+
+ private:
+  T lanes_[kLanes] = {};
+};
+
 template <typename T, typename F>
 [[gnu::always_inline]] inline double row_sum(int64_t n, F term) {
-  constexpr int64_t kLanes = 32;
-  T lanes[kLanes] = {};
-  const int64_t whole = n / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    for (int64_t k = 0; k < kLanes; ++k) lanes[k] += term(i + k);
-  double total = 0;
-  for (const T lane : lanes) total += static_cast<double>(lane);
-  for (int64_t i = whole; i < n; ++i) total += static_cast<double>(term(i));
-  return total;
+  RowSum<T> sum;
+  int64_t i = 0;
+  for (; i + RowSum<T>::kLanes <= n; i += RowSum<T>::kLanes) sum.add(i, term);
+  return sum.total(i, n, term);
+}
+
+// Two sums in one pass.
+template <typename T, typename F, typename G>
+[[gnu::always_inline]] inline std::pair<double, double> row_sums(int64_t n, F first, G second) {
+  RowSum<T> one, other;
+  int64_t i = 0;
+  for (; i + RowSum<T>::kLanes <= n; i += RowSum<T>::kLanes) {
+    one.add(i, first);
+    other.add(i, second);
+  }
+  return {one.total(i, n, first), other.total(i, n, second)};
 }
 
 struct RowStatistics {
@@ -75,14 +109,13 @@ template <typename T, typename Grad>
                                                             double scale, T* grad_w, T* grad_gain) {
   const RowStatistics s = row_statistics(w, n, flavour);
   const T mean = static_cast<T>(s.mean);
-  const double grad_mean =
-      row_sum<T>(n, [=](int64_t i) NF_INLINE { return load(grad[i]); }) / static_cast<double>(n);
-  const double u =
-      row_sum<T>(n, [=](int64_t i) NF_INLINE { return load(grad[i]) * (w[i] - mean); });
+  const auto [grad_sum, u] = row_sums<T>(
+      n, [=](int64_t i) NF_INLINE { return load(grad[i]); },
+      [=](int64_t i) NF_INLINE { return load(grad[i]) * (w[i] - mean); });
   const double factor = scale * static_cast<double>(gain) * s.inv;
   const T a = static_cast<T>(factor);
   const T b = static_cast<T>(s.floored ? 0.0 : factor * s.inv * s.inv * u);
-  const T g = static_cast<T>(grad_mean);
+  const T g = static_cast<T>(grad_sum / static_cast<double>(n));
   constexpr T kLargest = std::numeric_limits<T>::max();
   int not_finite = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -92,6 +125,20 @@ template <typename T, typename Grad>
   }
   *grad_gain = not_finite ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(scale * s.inv * u);
 }
+
+// from [rows, columns] -> to [columns, rows].
+template <typename T>
+void transpose(const T* from, int64_t rows, int64_t columns, T* to) {
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t r = 0; r < rows; ++r) *to++ = from[r * columns + c];
+}
+
+// A weight [O, I, H, W] as O rows of I channels and H W taps.
+struct WeightShape {
+  explicit WeightShape(const at::Tensor& w)
+      : rows(w.size(0)), channels(w.size(1)), taps(w.size(2) * w.size(3)), n(channels * taps) {}
+  int64_t rows, channels, taps, n;
+};
 
 // Rows per task: enough work to be worth a thread.
 int64_t row_grain(int64_t n) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, n)); }
@@ -112,19 +159,23 @@ void with_types(const at::Tensor& weight, at::ScalarType other, const Body& body
 at::Tensor standardize_cpu(const at::Tensor& w, const at::Tensor& gain, bool timm, double scale,
                            at::ScalarType type) {
   const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
-  at::Tensor out = at::empty_like(w, w.options().dtype(type));
-  const int64_t rows = w.size(0), n = w.numel() / rows;
+  at::Tensor out =
+      at::empty_like(w, w.options().dtype(type).memory_format(at::MemoryFormat::ChannelsLast));
+  const WeightShape shape(w);
   with_types(w, type, [&](auto* of_weight, auto* of_out) {
     using T = std::remove_pointer_t<decltype(of_weight)>;
     using Out = std::remove_pointer_t<decltype(of_out)>;
     const T* const wp = w.const_data_ptr<T>();
     const T* const gp = gain.const_data_ptr<T>();
     Out* const op = static_cast<Out*>(out.mutable_data_ptr());
-    at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-      vector_loop([=]() NF_INLINE {
-        for (int64_t r = begin; r < end; ++r)
-          standardize_row(wp + r * n, gp[r], n, flavour, scale, op + r * n);
-      });
+    const int64_t n = shape.n;
+    at::parallel_for(0, shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
+      std::vector<Out> row(shape.taps > 1 ? static_cast<size_t>(n) : 0);
+      for (int64_t r = begin; r < end; ++r) {
+        Out* const to = row.empty() ? op + r * n : row.data();
+        vector_loop([=]() NF_INLINE { standardize_row(wp + r * n, gp[r], n, flavour, scale, to); });
+        if (!row.empty()) transpose(row.data(), shape.channels, shape.taps, op + r * n);
+      }
     });
   });
   return out;
@@ -134,7 +185,7 @@ void standardize_backward_cpu(const at::Tensor& w, const at::Tensor& gain, const
                               bool timm, double scale, const at::Tensor& grad_w,
                               const at::Tensor& grad_g) {
   const Flavour flavour = timm ? Flavour::kTimm : Flavour::kDm;
-  const int64_t rows = w.size(0), n = w.numel() / rows;
+  const WeightShape shape(w);
   with_types(w, grad.scalar_type(), [&](auto* of_weight, auto* of_grad) {
     using T = std::remove_pointer_t<decltype(of_weight)>;
     using Grad = std::remove_pointer_t<decltype(of_grad)>;
@@ -143,12 +194,19 @@ void standardize_backward_cpu(const at::Tensor& w, const at::Tensor& gain, const
     const Grad* const dp = static_cast<const Grad*>(grad.const_data_ptr());
     T* const gw = grad_w.mutable_data_ptr<T>();
     T* const gg = grad_g.mutable_data_ptr<T>();
-    at::parallel_for(0, rows, row_grain(n), [&](int64_t begin, int64_t end) {
-      vector_loop([=]() NF_INLINE {
-        for (int64_t r = begin; r < end; ++r)
-          standardize_row_backward(wp + r * n, gp[r], dp + r * n, n, flavour, scale, gw + r * n,
-                                   gg + r);
-      });
+    const int64_t n = shape.n;
+    at::parallel_for(0, shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
+      std::vector<Grad> row(grad.is_contiguous() ? 0 : static_cast<size_t>(n));
+      for (int64_t r = begin; r < end; ++r) {
+        const Grad* d = dp + r * n;
+        if (!row.empty()) {
+          transpose(d, shape.taps, shape.channels, row.data());
+          d = row.data();
+        }
+        vector_loop([=]() NF_INLINE {
+          standardize_row_backward(wp + r * n, gp[r], d, n, flavour, scale, gw + r * n, gg + r);
+        });
+      }
     });
   });
 }
@@ -165,10 +223,17 @@ const auto& backward_operator() {
   return op;
 }
 
+// The gradient in one of the two layouts that the kernels read.
+at::Tensor readable(const at::Tensor& grad) {
+  const bool as_it_is = grad.is_cpu() && grad.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return as_it_is ? grad : grad.contiguous();
+}
+
 class Standardize : public torch::autograd::Function<Standardize> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& weight,
                             const at::Tensor& gain, bool timm, double scale, at::ScalarType type) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const at::Tensor w = weight.contiguous(), g = gain.contiguous();
     ctx->save_for_backward({w, g});
     ctx->saved_data["timm"] = timm;
@@ -181,7 +246,7 @@ class Standardize : public torch::autograd::Function<Standardize> {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     const torch::autograd::variable_list saved = ctx->get_saved_variables();
     const at::Tensor grad_w = at::empty_like(saved[0]), grad_g = at::empty_like(saved[1]);
-    backward_operator().call(saved[0], saved[1], grads[0].contiguous(),
+    backward_operator().call(saved[0], saved[1], readable(grads[0]),
                              ctx->saved_data["timm"].toBool(), ctx->saved_data["scale"].toDouble(),
                              grad_w, grad_g);
     return {grad_w, grad_g, at::Tensor(), at::Tensor(), at::Tensor()};
@@ -190,7 +255,7 @@ class Standardize : public torch::autograd::Function<Standardize> {
 
 }  // namespace
 
-// weight and gain contiguous, of one type; grad contiguous.
+// weight and gain contiguous, of one type; grad contiguous, on the CPU in NCHW or NHWC.
 TORCH_LIBRARY_FRAGMENT(nfscale, library) {
   library.def(
       "standardize(Tensor weight, Tensor gain, bool timm, float scale, ScalarType type) -> Tensor");
@@ -231,8 +296,8 @@ void standardize_backward(const at::Tensor& weight, const at::Tensor& gain, cons
   const at::NoGradGuard no_grad;
   if (has_kernel(forward_operator(), weight)) {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    backward_operator().call(weight.detach(), gain.detach(), grad.contiguous(),
-                             flavour == Flavour::kTimm, scale, grad_weight, grad_gain);
+    backward_operator().call(weight, gain, readable(grad), flavour == Flavour::kTimm, scale,
+                             grad_weight, grad_gain);
     return;
   }
   const at::Tensor w = weight.detach().set_requires_grad(true);

@@ -138,7 +138,7 @@ TEST(Backward, TellsWhetherAllOfItIsFinite) {
                               std::numeric_limits<float>::quiet_NaN()}) {
       at::Tensor loss = at::zeros({});
       for (const auto& leaf : leaves) {
-        at::Tensor slope = at::full_like(leaf.tensor, 0.5).detach();
+        at::Tensor slope = at::full(leaf.tensor.sizes(), 0.5);
         if (&leaf == &leaves[i]) slope.view(-1)[slope.numel() - 1] = large;
         loss = loss + (leaf.tensor * slope).sum();
       }

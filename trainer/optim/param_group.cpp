@@ -28,6 +28,12 @@ const std::vector<int64_t>& FlatLayout::shape(size_t i) const {
   return shapes_[i];
 }
 
+size_t FlatLayout::length(size_t i) const {
+  size_t length = 1;
+  for (const int64_t extent : shape(i)) length *= static_cast<size_t>(extent);
+  return length;
+}
+
 at::Tensor FlatLayout::make_arena(at::TensorOptions options) const {
   return at::zeros({static_cast<int64_t>(elements_)}, options);
 }
@@ -36,9 +42,12 @@ at::Tensor FlatLayout::view(const at::Tensor& arena, size_t i) const {
   NF_CHECK(
       arena.dim() == 1 && arena.is_contiguous() && arena.numel() >= static_cast<int64_t>(elements_),
       "the arena is not a flat buffer of this layout");
-  int64_t count = 1;
-  for (const int64_t extent : shape(i)) count *= extent;
-  return arena.narrow(0, static_cast<int64_t>(offset(i)), count).view(shape(i));
+  // One operation; narrow and view are four, and a step asks hundreds of times.
+  std::vector<int64_t> strides(shape(i).size());
+  int64_t stride = 1;
+  for (size_t d = strides.size(); d-- > 0; stride *= shape(i)[d]) strides[d] = stride;
+  return arena.as_strided(shape(i), strides,
+                          arena.storage_offset() + static_cast<int64_t>(offset(i)));
 }
 
 std::vector<at::Tensor> FlatLayout::views(const at::Tensor& arena) const {

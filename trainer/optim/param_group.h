@@ -41,6 +41,7 @@ class FlatLayout {
   size_t elements() const { return elements_; }   // length of the buffer, padding included
   size_t offset(size_t i) const;                  // first element of tensor i
   const std::vector<int64_t>& shape(size_t i) const;
+  size_t length(size_t i) const;  // elements of tensor i, without padding
 
   // A zero-filled buffer of elements() numbers, 64-byte aligned.
   at::Tensor make_arena(at::TensorOptions options = at::kFloat) const;

@@ -28,6 +28,7 @@ void Sgd::use_device(FusedUpdateLaunch launch) {
 
 StepStats Sgd::step(const Update& u) {
   NF_CHECK(static_cast<size_t>(u.gradient.numel()) >= layout_.elements(), "a flat gradient");
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;  // hundreds of views
   const at::Tensor gradient = u.gradient.to(params_.front().value.device());
   return device_update_ ? on_device(u, gradient) : on_cpu(u, layout_.views(gradient));
 }
@@ -45,7 +46,7 @@ StepStats Sgd::on_cpu(const Update& u, const std::vector<at::Tensor>& gradients)
   for (size_t i = 0; i < params_.size(); ++i) {
     const Param& p = params_[i];
     if (p.frozen) continue;
-    tensors.push_back({.value = p.value.detach(),
+    tensors.push_back({.value = p.value,
                        .gradient = gradients[i],
                        .momentum = momentum_[i],
                        .average = u.average ? u.average->values()[i] : at::Tensor(),

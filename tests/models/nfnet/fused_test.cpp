@@ -263,6 +263,23 @@ TEST(PointwiseConv, EqualsTorchs) {
   }
 }
 
+TEST(PointwiseConv, InBfloat16) {
+  for (const int64_t side : {2, 9}) {  // forward as a product, and as a convolution
+    const at::Tensor x = numbers("x", {3, 32, side, side}, at::kBFloat16);
+    const at::Tensor w = numbers("w", {48, 32, 1, 1}, at::kBFloat16);
+    const at::Tensor b = numbers("b", {48}, at::kBFloat16);
+    const at::Tensor up = numbers("up", {3, 48, side, side}, at::kBFloat16);
+    const auto expected =
+        run(kConvolution, {x.to(at::kDouble), w.to(at::kDouble), b.to(at::kDouble)},
+            up.to(at::kDouble));
+    const auto found = run(kPointwise, {x, w, b}, up);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_EQ(found[i].scalar_type(), at::kBFloat16);
+      EXPECT_LT(worst(found[i], expected[i]), 0x1p-8 * expected[i].abs().max().item<double>()) << i;
+    }
+  }
+}
+
 TEST(PointwiseConv, AsksForNoGradientOfImages) {
   const at::Tensor x = numbers("x", {2, 3, 4, 4});
   const at::Tensor w = numbers("w", {5, 3, 1, 1}).set_requires_grad(true), b = numbers("b", {5});

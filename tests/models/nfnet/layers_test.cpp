@@ -91,6 +91,25 @@ TEST(Standardize, InBfloat16IsTheRoundedResult) {
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(results[i], results[i + 3])) << i;
 }
 
+TEST(Standardize, LiesInNhwcAndReadsGradientsInBothLayouts) {
+  const std::vector<int64_t> shape = {7, 5, 3, 2};
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor w = numbers("w", shape, at::kFloat);
+    const at::Tensor g = 1 + numbers("g", {7, 1, 1, 1}, at::kFloat),
+                     up = numbers("up", shape, type);
+    const at::Tensor out = model::standardize(w, g, Flavour::kDm, 1.0, type);
+    EXPECT_TRUE(out.is_contiguous(at::MemoryFormat::ChannelsLast));
+    std::vector<at::Tensor> found;
+    for (const auto layout : {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast}) {
+      const at::Tensor of_w = at::empty_like(w), of_g = at::empty_like(g);
+      model::standardize_backward(w, g, up.contiguous(layout), Flavour::kDm, 1.0, of_w, of_g);
+      found.insert(found.end(), {of_w, of_g});
+    }
+    EXPECT_TRUE(same_bits(found[0], found[2]));
+    EXPECT_TRUE(same_bits(found[1], found[3]));
+  }
+}
+
 TEST(Standardize, SameBitsForAnyNumberOfThreads) {
   const at::Tensor w = numbers("w", {96, 64, 3, 3}, at::kFloat);
   const at::Tensor g = numbers("g", {96, 1, 1, 1}, at::kFloat);
