@@ -15,6 +15,7 @@
 
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
+#include "models/nfnet/few_rows.h"
 #include "models/nfnet/operators.h"
 
 namespace nf::model {
@@ -133,6 +134,18 @@ at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::T
   return op.call(x, factor, added);
 }
 
+// A fully connected layer, w [O, I, 1, 1], and its gradients for that of the result.
+at::Tensor connected(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
+  if (are_few_rows(x)) return few_rows_linear(x, w.flatten(1), b);
+  return at::linear(x, w.flatten(1), b);
+}
+at::Tensor gradient_of_input(const at::Tensor& g, const at::Tensor& w) {
+  return are_few_rows(g) ? few_rows_of_input(g, w.flatten(1)) : g.mm(w.flatten(1));
+}
+at::Tensor gradient_of_weight(const at::Tensor& g, const at::Tensor& x, const at::Tensor& w) {
+  return (are_few_rows(g) ? few_rows_of_weight(g, x) : g.t().mm(x)).view_as(w);
+}
+
 class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& shortcut,
@@ -143,8 +156,8 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
     const at::MemoryFormat layout = layout_of(in);
     const at::Tensor o = in.contiguous(layout), keep = kept.value_or(at::Tensor());
     const at::Tensor mean = pixel_sums(o, std::nullopt, 1.0 / static_cast<double>(Sizes(o).p));
-    const at::Tensor hidden = at::linear(mean, w1.flatten(1), b1).relu_();
-    const at::Tensor gate = at::linear(hidden, w2.flatten(1), b2).sigmoid_();
+    const at::Tensor hidden = connected(mean, w1, b1).relu_();
+    const at::Tensor gate = connected(hidden, w2, b2).sigmoid_();
     at::Tensor branch = (gain * scale).to(gate);  // [1], or [B, 1] with dropped branches
     if (keep.defined()) branch = branch * keep.flatten(1).to(gate);
     const at::Tensor factor = (gate * branch).contiguous();
@@ -167,14 +180,14 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
     const at::Tensor d_gain =
         (of_gain.sum() * ctx->saved_data["scale"].toDouble()).reshape_as(gain).to(gain);
     const at::Tensor d_gate = d_factor * branch * gate * (1 - gate);
-    const at::Tensor d_hidden = d_gate.mm(w2.flatten(1)) * hidden.gt(0);
+    const at::Tensor d_hidden = gradient_of_input(d_gate, w2) * hidden.gt(0);
     const at::Tensor d_mean =
-        d_hidden.mm(w1.flatten(1)).div_(static_cast<double>(Sizes(o).p)).contiguous();
+        gradient_of_input(d_hidden, w1).div_(static_cast<double>(Sizes(o).p)).contiguous();
     return {g,
             scaled_sum(g, factor, d_mean),
-            d_hidden.t().mm(mean).view_as(w1),
+            gradient_of_weight(d_hidden, mean, w1),
             d_hidden.sum(0),
-            d_gate.t().mm(hidden).view_as(w2),
+            gradient_of_weight(d_gate, hidden, w2),
             d_gate.sum(0),
             d_gain,
             at::Tensor(),

@@ -7,6 +7,7 @@
 #include <functional>
 #include <utility>
 
+#include "models/nfnet/few_rows.h"
 #include "models/nfnet/gelu.h"
 #include "models/nfnet/layers.h"
 #include "models/nfnet/pointwise_conv.h"
@@ -286,6 +287,41 @@ TEST(PointwiseConv, AsksForNoGradientOfImages) {
   torch::autograd::backward({model::pointwise_conv(x, w, b).sum()});
   EXPECT_FALSE(x.grad().defined());
   EXPECT_LT(worst(w.grad()[0].flatten(), x.sum({0, 2, 3})), 1e-12);
+}
+
+TEST(FewRows, EqualsProductsOfMatricesForAnyNumberOfThreads) {
+  struct Case {
+    int64_t images, in, out;
+  };
+  const int before = at::get_num_threads();
+  for (const Case& c : {Case{1, 1, 1}, Case{7, 33, 13}, Case{8, 1536, 768}, Case{16, 16, 64},
+                        Case{11, 255, 301}, Case{3, 48, 3}}) {
+    SCOPED_TRACE(std::to_string(c.images) + " " + std::to_string(c.in));
+    const at::Tensor x = numbers("x", {c.images, c.in}, at::kFloat);
+    const at::Tensor w = numbers("w", {c.out, c.in}, at::kFloat);
+    const at::Tensor b = numbers("b", {c.out}, at::kFloat);
+    const at::Tensor g = numbers("g", {c.images, c.out}, at::kFloat);
+    const auto exact = [](const at::Tensor& t) { return t.to(at::kDouble); };
+    ASSERT_TRUE(model::are_few_rows(x));
+    std::vector<std::vector<at::Tensor>> found;
+    for (const int threads : {1, 2, 3}) {
+      at::set_num_threads(threads);
+      found.push_back({model::few_rows_linear(x, w, b), model::few_rows_of_input(g, w),
+                       model::few_rows_of_weight(g, x)});
+    }
+    at::set_num_threads(before);
+    const std::vector<at::Tensor> expected = {at::linear(exact(x), exact(w), exact(b)),
+                                              exact(g).mm(exact(w)), exact(g).t().mm(exact(x))};
+    for (size_t i = 0; i < expected.size(); ++i) {
+      ASSERT_EQ(found[0][i].sizes(), expected[i].sizes());
+      EXPECT_LT(worst(found[0][i], expected[i]),
+                2e-6 * (1 + expected[i].abs().max().item<double>()))
+          << i;
+      for (const auto& other : found) EXPECT_TRUE(at::equal(found[0][i], other[i])) << i;
+    }
+  }
+  EXPECT_FALSE(model::are_few_rows(at::zeros({17, 4})));
+  EXPECT_FALSE(model::are_few_rows(at::zeros({2, 4}, at::kDouble)));
 }
 
 }  // namespace
