@@ -34,6 +34,14 @@ at::Tensor gradient_of_images(const at::Tensor& g, const at::Tensor& x, const at
                                               false, {0, 0}, 1, {true, false, false}));
 }
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;  // not measured
+#endif
+}
+
 class PointwiseConv : public torch::autograd::Function<PointwiseConv> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& in,
@@ -61,7 +69,7 @@ class PointwiseConv : public torch::autograd::Function<PointwiseConv> {
 }  // namespace
 
 bool pointwise_conv_is_faster(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() != at::kBFloat16 || __builtin_cpu_supports("avx512bf16"));
+  return x.is_cpu() && (x.scalar_type() != at::kBFloat16 || multiplies_bfloat16());
 }
 
 at::Tensor pointwise_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
