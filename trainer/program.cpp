@@ -128,13 +128,15 @@ int run_ranks(const char* name, int argc, char** argv, const std::function<int(R
       Ranks ranks{alone, [](double) {}, activity};
       return guarded(name, ranks, body);
     }
-    Sentinel sentinel(kSentinelSeconds);
+    // Never destroyed: it looks on while the process ends, which takes libraries a tenth of a
+    // second, and dies with it.
+    static Sentinel* const sentinel = new Sentinel(kSentinelSeconds);
     LauncherGuard guard;
     guard.watch("started", kStartSeconds);
     MpiSession session(&argc, &argv, kStartSeconds);
     guard.done();
     Ranks ranks{session.communicator(), [&](double s) { session.set_timeout(s); }, activity};
-    ranks.sentinel = &sentinel;
+    ranks.sentinel = sentinel;
     if (ranks.comm.size() > 1)
       ranks.watchdog =
           std::make_unique<Watchdog>(ranks.comm, activity, WatchOptions{.watch_launcher = true});

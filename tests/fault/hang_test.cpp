@@ -252,6 +252,21 @@ TEST_F(Hang, ARankWhoseLoaderStalls) {
   expect_continues(run);
 }
 
+// Its run is done and MPI has ended: no other rank waits, only the launcher.
+TEST_F(Hang, ARankThatStopsWhileItsProcessEnds) {
+  const auto run = *scratch_ / "exit";
+  const auto command_of_two = test::mpirun(2, command(run, {"limit.steps=4"}));
+  auto argv = command_of_two;
+  const std::vector<std::string> stop = {"-x", "LD_PRELOAD=" NF_STOP_AT_EXIT, "-x",
+                                         "NF_STOP_AT_EXIT=1"};
+  argv.insert(argv.begin() + 1, stop.begin(), stop.end());
+  const auto stopped = test::run(argv);
+  EXPECT_NE(stopped.code, 0);
+  EXPECT_THAT(stopped.err, testing::HasSubstr("was stopped for"));
+  EXPECT_TRUE(std::filesystem::exists(run / "result.json"));
+  EXPECT_EQ(test::run(command_of_two).code, 0);
+}
+
 TEST_F(Hang, AKilledLauncherLeavesNoRank) {
   const auto run = *scratch_ / "orphans";
   const auto e =
