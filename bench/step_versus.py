@@ -125,6 +125,8 @@ def main():
     p.add_argument("--json", help="every result into this file")
     p.add_argument("--parameters", action="store_true", help="compare the numbers of parameters and stop")
     a = p.parse_args()
+    if a.rounds < 1:
+        p.error("--rounds: at least 1")
     if "ours-nhwc" in a.peers.split(",") and a.device == "cpu":
         p.error("--peers: ours-nhwc needs --device cuda: on the CPU ours is in NHWC")
     everything = []
