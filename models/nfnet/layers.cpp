@@ -5,7 +5,7 @@
 
 #include "core/check.h"
 #include "core/rng.h"
-#include "models/nfnet/pointwise_conv.h"
+#include "models/nfnet/conv.h"
 
 namespace nf::model {
 namespace {
@@ -33,19 +33,24 @@ GeluFork gelu_fork(const at::Tensor& x, Flavour flavour) {
   return gelu_tanh_fork(x);
 }
 
+namespace {
+at::Tensor best_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                     const ConvShape& s) {
+  if (conv_is_faster(x)) return conv(x, weight, bias, s);
+  return at::convolution(x, weight, bias, {s.stride, s.stride}, {s.padding_h, s.padding_w},
+                         /*dilation=*/{1, 1}, /*transposed=*/false, /*output_padding=*/{0, 0},
+                         s.groups);
+}
+}  // namespace
+
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups) {
-  const bool pointwise = weight.size(2) == 1 && weight.size(3) == 1 && stride == 1 && groups == 1;
-  if (pointwise && pointwise_conv_is_faster(x)) return pointwise_conv(x, weight, bias);
   const Padding h = same_padding(x.size(2), weight.size(2), stride);
   const Padding w = same_padding(x.size(3), weight.size(3), stride);
-  const bool symmetric = h.symmetric() && w.symmetric();
-  const at::Tensor input =
-      symmetric ? x : at::constant_pad_nd(x, {w.before, w.after, h.before, h.after}, 0);
-  const std::array<int64_t, 2> padding = {symmetric ? h.before : 0, symmetric ? w.before : 0};
-  const std::array<int64_t, 2> strides = {stride, stride};
-  return at::convolution(input, weight, bias, strides, padding, /*dilation=*/{1, 1},
-                         /*transposed=*/false, /*output_padding=*/{0, 0}, groups);
+  if (h.symmetric() && w.symmetric())
+    return best_conv(x, weight, bias, {stride, h.before, w.before, groups});
+  return best_conv(at::constant_pad_nd(x, {w.before, w.after, h.before, h.after}, 0), weight, bias,
+                   {stride, 0, 0, groups});
 }
 
 at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -55,9 +60,7 @@ at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const a
   const bool behind = h.before + w.before == 0 && h.after + w.after > 0;
   if (flavour == Flavour::kTimm || !behind)
     return conv_same(gelu(x, flavour), weight, bias, stride, groups);
-  return at::convolution(gelu_tanh_padded(x, h.after, w.after), weight, bias, {stride, stride},
-                         {0, 0}, /*dilation=*/{1, 1}, /*transposed=*/false,
-                         /*output_padding=*/{0, 0}, groups);
+  return best_conv(gelu_tanh_padded(x, h.after, w.after), weight, bias, {stride, 0, 0, groups});
 }
 
 at::Tensor avg_pool_same(const at::Tensor& x) {

@@ -1,6 +1,6 @@
 // The weights as the forward pass multiplies with them: of each convolution the standardized and
-// scaled ones in the compute type, made once for all micro-batches until the parameters change. All
-// else is read from the parameters themselves.
+// scaled ones, and the biases, in the compute type, made once for all micro-batches until the
+// parameters change. All else is read from the parameters themselves.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -4,42 +4,15 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <functional>
 #include <utility>
 
-#include "models/nfnet/few_rows.h"
 #include "models/nfnet/gelu.h"
 #include "models/nfnet/layers.h"
-#include "models/nfnet/pointwise_conv.h"
 #include "models/nfnet/squeeze_excite.h"
-#include "tests/support/tiny_net.h"
+#include "tests/models/nfnet/operation.h"
 
 namespace nf::test {
 namespace {
-
-at::Tensor numbers(const std::string& name, const std::vector<int64_t>& shape,
-                   at::ScalarType type = at::kDouble, double magnitude = 1) {
-  const uint64_t seed = fnv1a64(name);
-  std::vector<double> values(static_cast<size_t>(element_count(shape)));
-  for (size_t i = 0; i < values.size(); ++i) values[i] = magnitude * v_seeded(seed, i);
-  return tensor_of(values, shape, at::kDouble).to(type);
-}
-
-double worst(const at::Tensor& a, const at::Tensor& b) {
-  return (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
-}
-
-// The result and the gradients of all inputs, for a given gradient of the result.
-using Operation = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
-std::vector<at::Tensor> run(const Operation& operation, std::vector<at::Tensor> inputs,
-                            const at::Tensor& upstream) {
-  for (at::Tensor& x : inputs) x = x.detach().clone().set_requires_grad(true);
-  const at::Tensor y = operation(inputs);
-  torch::autograd::backward({y}, {upstream});
-  std::vector<at::Tensor> out = {y.detach()};
-  for (const at::Tensor& x : inputs) out.push_back(x.grad());
-  return out;
-}
 
 const Operation kGelu = [](const auto& in) { return model::gelu_tanh(in[0]); };
 const Operation kGeluOfTorch = [](const auto& in) { return at::gelu(in[0], "tanh"); };
@@ -229,99 +202,6 @@ TEST(Fused, ADeviceWithoutKernelsOfOursUsesTheComposition) {
   const at::Tensor w = model::standardize(weight, gain, model::Flavour::kDm, 1.0, at::kBFloat16);
   EXPECT_EQ(w.sizes(), weight.sizes());
   EXPECT_EQ(w.scalar_type(), at::kBFloat16);
-}
-
-const Operation kPointwise = [](const auto& in) {
-  return model::pointwise_conv(in[0], in[1], in[2]);
-};
-const Operation kConvolution = [](const auto& in) {
-  return at::convolution(in[0], in[1], in[2], {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1);
-};
-
-TEST(PointwiseConv, EqualsTorchs) {
-  struct Case {
-    int64_t batch, in, out, height, width;
-  };
-  for (const Case& c : {Case{3, 5, 7, 4, 6}, Case{2, 16, 96, 3, 3}, Case{1, 1, 1, 1, 1},
-                        Case{5, 8, 4, 1, 1}, Case{2, 1, 3, 5, 1}, Case{4, 64, 32, 8, 8}}) {
-    const at::Tensor x = numbers("x", {c.batch, c.in, c.height, c.width});
-    const at::Tensor w = numbers("w", {c.out, c.in, 1, 1}), b = numbers("b", {c.out});
-    const at::Tensor up = numbers("up", {c.batch, c.out, c.height, c.width});
-    for (const bool channels_last : {false, true}) {
-      const auto format =
-          channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-      const auto expected = run(kConvolution, {x, w, b}, up);
-      const auto found = run(kPointwise, {x.contiguous(format), w, b}, up.contiguous(format));
-      const auto single = run(kPointwise, {x.to(at::kFloat), w.to(at::kFloat), b.to(at::kFloat)},
-                              up.to(at::kFloat).contiguous(format));
-      for (size_t i = 0; i < expected.size(); ++i) {
-        ASSERT_EQ(found[i].sizes(), expected[i].sizes());
-        EXPECT_LT(worst(found[i], expected[i]), 1e-12) << i;
-        EXPECT_LT(worst(single[i], expected[i]), 2e-4) << i;
-      }
-      EXPECT_TRUE(found[0].is_contiguous(at::MemoryFormat::ChannelsLast));
-    }
-  }
-}
-
-TEST(PointwiseConv, InBfloat16) {
-  for (const int64_t side : {2, 9}) {  // forward as a product, and as a convolution
-    const at::Tensor x = numbers("x", {3, 32, side, side}, at::kBFloat16);
-    const at::Tensor w = numbers("w", {48, 32, 1, 1}, at::kBFloat16);
-    const at::Tensor b = numbers("b", {48}, at::kBFloat16);
-    const at::Tensor up = numbers("up", {3, 48, side, side}, at::kBFloat16);
-    const auto expected =
-        run(kConvolution, {x.to(at::kDouble), w.to(at::kDouble), b.to(at::kDouble)},
-            up.to(at::kDouble));
-    const auto found = run(kPointwise, {x, w, b}, up);
-    for (size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_EQ(found[i].scalar_type(), at::kBFloat16);
-      EXPECT_LT(worst(found[i], expected[i]), 0x1p-8 * expected[i].abs().max().item<double>()) << i;
-    }
-  }
-}
-
-TEST(PointwiseConv, AsksForNoGradientOfImages) {
-  const at::Tensor x = numbers("x", {2, 3, 4, 4});
-  const at::Tensor w = numbers("w", {5, 3, 1, 1}).set_requires_grad(true), b = numbers("b", {5});
-  torch::autograd::backward({model::pointwise_conv(x, w, b).sum()});
-  EXPECT_FALSE(x.grad().defined());
-  EXPECT_LT(worst(w.grad()[0].flatten(), x.sum({0, 2, 3})), 1e-12);
-}
-
-TEST(FewRows, EqualsProductsOfMatricesForAnyNumberOfThreads) {
-  struct Case {
-    int64_t images, in, out;
-  };
-  const int before = at::get_num_threads();
-  for (const Case& c : {Case{1, 1, 1}, Case{7, 33, 13}, Case{8, 1536, 768}, Case{16, 16, 64},
-                        Case{11, 255, 301}, Case{3, 48, 3}}) {
-    SCOPED_TRACE(std::to_string(c.images) + " " + std::to_string(c.in));
-    const at::Tensor x = numbers("x", {c.images, c.in}, at::kFloat);
-    const at::Tensor w = numbers("w", {c.out, c.in}, at::kFloat);
-    const at::Tensor b = numbers("b", {c.out}, at::kFloat);
-    const at::Tensor g = numbers("g", {c.images, c.out}, at::kFloat);
-    const auto exact = [](const at::Tensor& t) { return t.to(at::kDouble); };
-    ASSERT_TRUE(model::are_few_rows(x));
-    std::vector<std::vector<at::Tensor>> found;
-    for (const int threads : {1, 2, 3}) {
-      at::set_num_threads(threads);
-      found.push_back({model::few_rows_linear(x, w, b), model::few_rows_of_input(g, w),
-                       model::few_rows_of_weight(g, x)});
-    }
-    at::set_num_threads(before);
-    const std::vector<at::Tensor> expected = {at::linear(exact(x), exact(w), exact(b)),
-                                              exact(g).mm(exact(w)), exact(g).t().mm(exact(x))};
-    for (size_t i = 0; i < expected.size(); ++i) {
-      ASSERT_EQ(found[0][i].sizes(), expected[i].sizes());
-      EXPECT_LT(worst(found[0][i], expected[i]),
-                2e-6 * (1 + expected[i].abs().max().item<double>()))
-          << i;
-      for (const auto& other : found) EXPECT_TRUE(at::equal(found[0][i], other[i])) << i;
-    }
-  }
-  EXPECT_FALSE(model::are_few_rows(at::zeros({17, 4})));
-  EXPECT_FALSE(model::are_few_rows(at::zeros({2, 4}, at::kDouble)));
 }
 
 }  // namespace
