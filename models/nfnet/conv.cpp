@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "core/check.h"
+#include "models/nfnet/processor.h"
+#include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
 
 namespace nf::model {
@@ -46,12 +48,13 @@ Gradients of_torch(const at::Tensor& g, const at::Tensor& x, const at::Tensor& w
                                   s.groups, wanted);
 }
 
-bool multiplies_bfloat16() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16");
-#else
-  return false;  // not measured
-#endif
+// dX = G W of a 1x1 kernel, unless oneDNN's convolution is the faster way.
+at::Tensor product_with_weight(const at::Tensor& g, const at::Tensor& x, const at::Tensor& weight) {
+  const at::Tensor rows = rows_of(g), matrix = weight.flatten(1);
+  if (rows_product_is_faster(rows, x.size(1))) return image_of(rows_product(rows, matrix, {}), x);
+  const bool convolves = x.scalar_type() == at::kBFloat16 || (has_avx512() && !is_intel());
+  if (convolves && many_pixels(x, weight)) return {};
+  return image_of(rows.mm(matrix), x);
 }
 
 class Conv : public torch::autograd::Function<Conv> {
@@ -62,8 +65,12 @@ class Conv : public torch::autograd::Function<Conv> {
     const at::Tensor x = nhwc(in);
     ctx->save_for_backward({x, weight});
     ctx->saved_data["shape"] = std::vector<int64_t>{s.stride, s.padding_h, s.padding_w, s.groups};
-    if (is_pointwise(weight, s) && !many_pixels(x, weight))
-      return image_of(at::addmm(bias, rows_of(x), weight.flatten(1).t()), x);
+    if (is_pointwise(weight, s)) {
+      const at::Tensor rows = rows_of(x);
+      if (rows_product_is_faster(rows, weight.size(0)))
+        return image_of(rows_product(rows, weight.flatten(1).t(), bias), x);
+      if (!many_pixels(x, weight)) return image_of(at::addmm(bias, rows, weight.flatten(1).t()), x);
+    }
     return nhwc(at::convolution(x, weight, bias, {s.stride, s.stride}, {s.padding_h, s.padding_w},
                                 {1, 1}, /*transposed=*/false, {0, 0}, s.groups));
   }
@@ -76,15 +83,18 @@ class Conv : public torch::autograd::Function<Conv> {
     const std::vector<int64_t> shape = ctx->saved_data["shape"].toIntVector();
     const ConvShape s{shape[0], shape[1], shape[2], shape[3]};
     const at::Tensor g = nhwc(grads[0]);
-    const bool of_images = ctx->needs_input_grad(0);
-    const bool pointwise = is_pointwise(weight, s), many = many_pixels(x, weight);
+    const bool of_images = ctx->needs_input_grad(0), pointwise = is_pointwise(weight, s);
     const bool own = weight_gradient_is_faster(x, weight, s.groups);
-    const bool product_of_x = pointwise && (x.scalar_type() != at::kBFloat16 || !many);
     at::Tensor dx, dw, db;
-    if ((of_images && !product_of_x) || !(own || pointwise))
-      std::tie(dx, dw, db) = of_torch(
-          g, x, weight, s, {of_images && !product_of_x, !(own || pointwise), !(own || pointwise)});
-    if (of_images && product_of_x) dx = image_of(rows_of(g).mm(weight.flatten(1)), x);
+    if (of_images && pointwise) dx = product_with_weight(g, x, weight);
+    const std::array<bool, 3> left = {of_images && !dx.defined(), !own && !pointwise,
+                                      !own && !pointwise};
+    if (left[0] || left[1]) {
+      const Gradients found = of_torch(g, x, weight, s, left);
+      if (left[0]) dx = std::get<0>(found);
+      dw = std::get<1>(found);
+      db = std::get<2>(found);
+    }
     if (own) {
       WeightGradient of_weight = weight_gradient(x, g, weight.size(2), weight.size(3), s);
       dw = std::move(of_weight.weight);
@@ -101,7 +111,7 @@ class Conv : public torch::autograd::Function<Conv> {
 }  // namespace
 
 bool conv_is_faster(const at::Tensor& x) {
-  return x.is_cpu() && (x.scalar_type() != at::kBFloat16 || multiplies_bfloat16());
+  return x.is_cpu() && (x.scalar_type() != at::kBFloat16 || has_avx512_bf16());
 }
 
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

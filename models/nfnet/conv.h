@@ -20,12 +20,15 @@ bool conv_is_faster(const at::Tensor& x);
 
 // x [B, C, H, W], weight [O, C / groups, R, S] and bias [O] of one type -> [B, O, P, Q] in NHWC, as
 // at::convolution gives it.
-// A 1x1 kernel's gradients are products of matrices: in NHWC a pixel's channels lie side by side,
-// and with X [B H W, C] and G [B H W, O] they are dX = G W, dW = G^T X and db = the sum of G's rows.
-// On AVX-512 these products take 0.5 to 0.9 of the time of oneDNN's backward convolutions; forward,
-// convolutions are faster unless there are fewer pixels than weights to reorder, and in bfloat16
-// that holds of dX too. In bfloat16 dW is weight_gradient's, for all kernels, where that is faster
-// (docs/numbers.md, "Training step").
+// With X [B H W, C] and G [B H W, O], in NHWC the same memory as x and the result's gradient, a 1x1
+// kernel's products are X W^T, dX = G W and dW = G^T X, and db is the sum of G's rows. Chosen by
+// measurement (docs/numbers.md, "Training step"):
+//   - dW of any kernel, and db, by weight_gradient where that is faster;
+//   - 1x1 kernels of few channels by rows_product where that is faster;
+//   - other 1x1 kernels by LibTorch's products: dW, where they take 0.5 to 0.9 of the time of
+//     oneDNN's backward convolution, and the other two where there are fewer pixels than weights
+//     to reorder, dX also in float32 on the processors MKL is made for;
+//   - all else by oneDNN's convolutions.
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                 const ConvShape& shape);
 

@@ -17,6 +17,8 @@
 #include "models/nfnet/elements.h"
 #include "models/nfnet/few_rows.h"
 #include "models/nfnet/operators.h"
+#include "models/nfnet/rows_product.h"
+#include "models/nfnet/weight_gradient.h"
 
 namespace nf::model {
 namespace {
@@ -137,13 +139,20 @@ at::Tensor scaled_sum(const at::Tensor& x, const at::Tensor& factor, const at::T
 // A fully connected layer, w [O, I, 1, 1], and its gradients for that of the result.
 at::Tensor connected(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b) {
   if (are_few_rows(x)) return few_rows_linear(x, w.flatten(1), b);
+  if (rows_product_is_faster(x, w.size(0))) return rows_product(x, w.flatten(1).t(), b);
   return at::linear(x, w.flatten(1), b);
 }
 at::Tensor gradient_of_input(const at::Tensor& g, const at::Tensor& w) {
-  return are_few_rows(g) ? few_rows_of_input(g, w.flatten(1)) : g.mm(w.flatten(1));
+  if (are_few_rows(g)) return few_rows_of_input(g, w.flatten(1));
+  return rows_product_is_faster(g, w.size(1)) ? rows_product(g, w.flatten(1), {})
+                                              : g.mm(w.flatten(1));
 }
 at::Tensor gradient_of_weight(const at::Tensor& g, const at::Tensor& x, const at::Tensor& w) {
-  return (are_few_rows(g) ? few_rows_of_weight(g, x) : g.t().mm(x)).view_as(w);
+  if (are_few_rows(g)) return few_rows_of_weight(g, x).view_as(w);
+  const at::Tensor image = x.view({x.size(0), x.size(1), 1, 1});
+  if (weight_gradient_is_faster(image, w, 1))
+    return weight_gradient(image, g.view({g.size(0), g.size(1), 1, 1}), 1, 1, {}).weight.view_as(w);
+  return g.t().mm(x).view_as(w);
 }
 
 class ExcitedSum : public torch::autograd::Function<ExcitedSum> {

@@ -1,21 +1,21 @@
 // The CPU's convolution with its own gradients, and products of few rows, against LibTorch's in
 // float64: every type, odd sizes, any layout of the inputs, any number of threads.
+#include "models/nfnet/conv.h"
+
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <sstream>
 
-#include "models/nfnet/conv.h"
 #include "models/nfnet/few_rows.h"
+#include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
 #include "tests/models/nfnet/operation.h"
 
 namespace nf::test {
 namespace {
 
-const Operation kPointwise = [](const auto& in) {
-  return model::conv(in[0], in[1], in[2], {});
-};
+const Operation kPointwise = [](const auto& in) { return model::conv(in[0], in[1], in[2], {}); };
 const Operation kConvolution = [](const auto& in) {
   return at::convolution(in[0], in[1], in[2], {1, 1}, {0, 0}, {1, 1}, false, {0, 0}, 1);
 };
@@ -89,8 +89,8 @@ struct ConvCase {
   }
 };
 
-at::Tensor nhwc_bfloat16(const at::Tensor& x) {
-  return x.to(at::kBFloat16).contiguous(at::MemoryFormat::ChannelsLast);
+at::Tensor nhwc(const at::Tensor& x, at::ScalarType type) {
+  return x.to(type).contiguous(at::MemoryFormat::ChannelsLast);
 }
 
 TEST(Conv, EqualsTorchs) {
@@ -127,34 +127,69 @@ TEST(WeightGradient, EqualsTorchsForAnyNumberOfThreads) {
         ConvCase{4, 300, 520, 3, 1, 1, 0, 1}, ConvCase{2, 33, 70, 11, 5, 3, 2, 1},
         ConvCase{2, 32, 32, 150, 3, 1, 1, 1}, ConvCase{7, 64, 64, 60, 1, 1, 0, 1},
         ConvCase{2, 32, 8, 2, 3, 1, 1, 1}}) {
-    SCOPED_TRACE(c.name());
-    const at::Tensor x = nhwc_bfloat16(c.x()), g = nhwc_bfloat16(c.upstream());
-    std::vector<model::WeightGradient> found;
-    for (const int threads : {1, 2, 3}) {
-      at::set_num_threads(threads);
-      found.push_back(model::weight_gradient(x, g, c.kernel, c.kernel, c.shape()));
-    }
-    at::set_num_threads(before);
-    const auto [dx, dw, db] = at::convolution_backward(
-        g.to(at::kDouble), x.to(at::kDouble), c.weight(), at::IntArrayRef(c.out),
-        {c.stride, c.stride}, {c.padding, c.padding}, {1, 1}, false, {0, 0}, c.groups,
-        {false, true, true});
-    ASSERT_EQ(found[0].weight.sizes(), dw.sizes());
-    EXPECT_LT(worst(found[0].weight, dw), 0x1p-8 * dw.abs().max().item<double>());
-    EXPECT_LT(worst(found[0].bias, db), 0x1p-8 * db.abs().max().item<double>());
-    for (const auto& other : found) {
-      EXPECT_TRUE(at::equal(found[0].weight, other.weight));
-      EXPECT_TRUE(at::equal(found[0].bias, other.bias));
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      SCOPED_TRACE(c.name() + (type == at::kFloat ? ", float32" : ", bfloat16"));
+      const at::Tensor x = nhwc(c.x(), type), g = nhwc(c.upstream(), type);
+      std::vector<model::WeightGradient> found;
+      for (const int threads : {1, 2, 3}) {
+        at::set_num_threads(threads);
+        found.push_back(model::weight_gradient(x, g, c.kernel, c.kernel, c.shape()));
+      }
+      at::set_num_threads(before);
+      const auto [dx, dw, db] = at::convolution_backward(
+          g.to(at::kDouble), x.to(at::kDouble), c.weight(), at::IntArrayRef(c.out),
+          {c.stride, c.stride}, {c.padding, c.padding}, {1, 1}, false, {0, 0}, c.groups,
+          {false, true, true});
+      ASSERT_EQ(found[0].weight.sizes(), dw.sizes());
+      const double tolerance = type == at::kFloat ? 3e-6 : 0x1p-8;
+      EXPECT_LT(worst(found[0].weight, dw), tolerance * dw.abs().max().item<double>());
+      EXPECT_LT(worst(found[0].bias, db), tolerance * db.abs().max().item<double>());
+      for (const auto& other : found) {
+        EXPECT_TRUE(at::equal(found[0].weight, other.weight));
+        EXPECT_TRUE(at::equal(found[0].bias, other.bias));
+      }
     }
   }
 }
 
 TEST(WeightGradient, IsNotForTensorsItCannotTake) {
-  const at::Tensor w = at::zeros({64, 32, 3, 3}, at::kBFloat16);
-  EXPECT_FALSE(model::weight_gradient_is_faster(at::zeros({8, 32, 6, 6}), w, 1));
-  const at::Tensor x = at::zeros({8, 32, 6, 6}, at::kBFloat16);
-  EXPECT_FALSE(model::weight_gradient_is_faster(x, w.narrow(1, 0, 16), 2));
-  EXPECT_FALSE(model::weight_gradient_is_faster(x.narrow(0, 0, 1), w, 1));
+  const at::Tensor w = at::zeros({64, 32, 3, 3});
+  EXPECT_FALSE(model::weight_gradient_is_faster(at::zeros({8, 32, 6, 6}, at::kDouble), w, 1));
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = at::zeros({8, 32, 6, 6}, type);
+    EXPECT_FALSE(model::weight_gradient_is_faster(x, w.narrow(1, 0, 8), 4));
+    EXPECT_FALSE(model::weight_gradient_is_faster(x.narrow(0, 0, 1), w, 1));
+  }
+}
+
+TEST(RowsProduct, EqualsProductsOfMatricesForAnyNumberOfThreads) {
+  struct Case {
+    int64_t rows, depth, columns;
+  };
+  const int before = at::get_num_threads();
+  for (const Case& c :
+       {Case{8, 1, 16}, Case{128, 33, 48}, Case{72, 512, 112}, Case{2048, 16, 32}}) {
+    SCOPED_TRACE(std::to_string(c.rows) + " " + std::to_string(c.depth));
+    const at::Tensor rows = numbers("rows", {c.rows, c.depth}, at::kFloat);
+    const at::Tensor matrix = numbers("matrix", {c.depth, c.columns}, at::kFloat);
+    const at::Tensor turned = matrix.t().contiguous().t();
+    const at::Tensor bias = numbers("bias", {c.columns}, at::kFloat);
+    const auto exact = [](const at::Tensor& t) { return t.to(at::kDouble); };
+    const at::Tensor expected = exact(rows).mm(exact(matrix));
+    std::vector<at::Tensor> found;
+    for (const int threads : {1, 2, 3}) {
+      at::set_num_threads(threads);
+      found.push_back(model::rows_product(rows, matrix, {}));
+      EXPECT_TRUE(at::equal(found.back(), model::rows_product(rows, turned, {})));
+      EXPECT_LT(worst(model::rows_product(rows, turned, bias), expected + exact(bias)), 1e-4);
+    }
+    at::set_num_threads(before);
+    EXPECT_LT(worst(found[0], expected), 2e-6 * (1 + expected.abs().max().item<double>()));
+    for (const at::Tensor& other : found) EXPECT_TRUE(at::equal(found[0], other));
+  }
+  EXPECT_FALSE(model::rows_product_is_faster(at::zeros({7, 16}), 16));
+  EXPECT_FALSE(model::rows_product_is_faster(at::zeros({8, 16}), 24));
+  EXPECT_FALSE(model::rows_product_is_faster(at::zeros({8, 16}, at::kDouble), 16));
 }
 
 TEST(FewRows, EqualsProductsOfMatricesForAnyNumberOfThreads) {
