@@ -113,8 +113,10 @@ std::unique_ptr<test::TempDir> Hang::scratch_;
 
 TEST_F(Hang, AFrozenRankIsNamed) {
   const auto run = *scratch_ / "frozen";
-  const auto e =
-      harm(run, 3, [](test::Process&, const std::vector<pid_t>& pids) { kill(pids[1], SIGSTOP); });
+  const auto e = harm(run, 3, [](test::Process&, const std::vector<pid_t>& pids) {
+    std::this_thread::sleep_for(milliseconds(1500));  // heartbeats of steps: 0.4 s apart
+    kill(pids[1], SIGSTOP);
+  });
   EXPECT_EQ(e.code, 5) << e.err;
   EXPECT_THAT(e.err, testing::HasSubstr("rank 1 on "));
   EXPECT_THAT(e.err, testing::HasSubstr("no sign of life"));
