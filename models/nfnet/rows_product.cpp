@@ -93,9 +93,10 @@ std::vector<float> panels_of(const at::Tensor& matrix) {
   for (int64_t first = 0; first < n; first += kPanel) {
     const int64_t columns = std::min(kPanel, n - first);
     float* const to = out.data() + first * k;
-    for (int64_t i = 0; i < k; ++i)
+    for (int64_t block = 0; block < k; block += kLanes)  // few lines of both at a time
       for (int64_t c = 0; c < columns; ++c)
-        to[i * columns + c] = from[i * down + (first + c) * right];
+        for (int64_t i = block; i < std::min(k, block + kLanes); ++i)
+          to[i * columns + c] = from[i * down + (first + c) * right];
   }
   return out;
 }
