@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kPixels = 128;                         // whose inputs stay in the first cache
 constexpr int64_t kOutputBlocks = 16, kInputBlocks = 4;  // whose sums stay in the second cache
-constexpr int64_t kPackedBytes = 2 << 20;                // at a time
+constexpr int64_t kPackedBytes = 1 << 19;                // at a time
 constexpr int64_t kUnitsPerThread = 4;                   // or any multiple of the threads
 
 int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
