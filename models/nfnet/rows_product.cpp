@@ -1,5 +1,5 @@
-// See rows_product.h. A tile is 8 rows and 16 or 32 columns, summed in registers; the matrix lies in
-// panels of as many columns, which stay in the first cache while the rows pass by.
+// See rows_product.h. A tile is 8 rows and 16 or 32 columns, summed in registers; the matrix lies
+// in panels of as many columns, which stay in the first cache while the rows pass by.
 #include "models/nfnet/rows_product.h"
 
 #include <ATen/Parallel.h>
@@ -20,11 +20,11 @@ namespace nf::model {
 namespace {
 
 constexpr int64_t kRows = 8, kLanes = 16;
-constexpr int64_t kPanel = 2 * kLanes;          // columns; the last one may be half as wide
-constexpr int64_t kBlock = 8;                   // groups of rows that pass by a panel at a time
-constexpr int64_t kMostDepth = 512;             // a panel of 64 KiB
-constexpr int64_t kMostElements = 1 << 17;      // of the matrix
-constexpr int64_t kGrain = 1 << 17;             // products of a task, at least
+constexpr int64_t kPanel = 2 * kLanes;      // columns; the last one may be half as wide
+constexpr int64_t kBlock = 8;               // groups of rows that pass by a panel at a time
+constexpr int64_t kMostDepth = 512;         // a panel of 64 KiB
+constexpr int64_t kMostElements = 1 << 17;  // of the matrix
+constexpr int64_t kGrain = 1 << 17;         // products of a task, at least
 
 // Of kRows rows, k apart, with a panel [k][columns]; the result's rows lie n apart.
 using Tile = void (*)(const float* rows, int64_t k, const float* panel, const float* bias,
@@ -70,8 +70,7 @@ template <int64_t kVectors>
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int64_t v = 0; v < kVectors; ++v)
-      _mm512_storeu_ps(to + r * n + v * kLanes, sums[r][v]);
+    for (int64_t v = 0; v < kVectors; ++v) _mm512_storeu_ps(to + r * n + v * kLanes, sums[r][v]);
 }
 template <int64_t kVectors>
 Tile best_tile() {

@@ -6,9 +6,9 @@
 
 namespace nf::model {
 
-// Whether rows_product is faster than LibTorch's ways for `rows` [m, k] and a result [m, n]: float32
-// on a processor with AVX-512 that MKL does not know as its own, a matrix that fits a cache, whole
-// vectors (measured: docs/numbers.md, "Training step").
+// Whether rows_product is faster than LibTorch's ways for `rows` [m, k] and a result [m, n]:
+// float32 on a processor with AVX-512 that MKL does not know as its own, a matrix that fits a
+// cache, whole vectors (measured: docs/numbers.md, "Training step").
 bool rows_product_is_faster(const at::Tensor& rows, int64_t n);
 
 // rows [m, k], matrix [k, n] -> [m, n], to each row of which `bias` [n] is added if it is defined.

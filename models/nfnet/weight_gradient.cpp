@@ -1,6 +1,6 @@
-// See weight_gradient.h. A thread takes a unit: some outputs of a group over some pairs of images.
-// It packs their channels itself, as many pairs at a time as its cache holds, and multiplies them
-// for all places of the kernel; nothing that it packs is read by another.
+// See weight_gradient.h. A thread takes a unit: some outputs of a group over some sets of images
+// (two in bfloat16). It packs their channels itself, as many sets at a time as its cache holds, and
+// multiplies them for all places of the kernel; nothing that it packs is read by another.
 #include "models/nfnet/weight_gradient.h"
 
 #include <ATen/Parallel.h>

@@ -1,5 +1,5 @@
-// The innermost product of weight_gradient.cpp, for packed tensors of either type: a tile of outputs
-// and inputs, summed over pixels in registers.
+// The innermost product of weight_gradient.cpp, for packed tensors of either type: a tile of
+// outputs and inputs, summed over pixels in registers.
 #pragma once
 
 #include <cstdint>
@@ -38,8 +38,8 @@ struct Bfloat16 {
     Halves low, high;
     __builtin_memcpy(&low, from[0] + c, sizeof low);
     __builtin_memcpy(&high, from[1] + c, sizeof high);
-    const Words both =
-        __builtin_convertvector(low, Words) | __builtin_convertvector(high, Words) << 16;
+    const Words both = __builtin_convertvector(low, Words) | __builtin_convertvector(high, Words)
+                                                                 << 16;
     __builtin_memcpy(to, &both, sizeof both);
   }
   NF_INLINE static float sum(Element e) { return first(e) + second(e); }
