@@ -108,16 +108,20 @@ class Conv : public torch::autograd::Function<Conv> {
   }
 };
 
-}  // namespace
-
-bool conv_is_faster(const at::Tensor& x) {
+// Elsewhere than on the CPU, and in bfloat16 where the processor does not multiply it (oneDNN's
+// products are slow where they are emulated), LibTorch's own gradients are taken.
+bool has_own_backward(const at::Tensor& x) {
   return x.is_cpu() && (x.scalar_type() != at::kBFloat16 || has_avx512_bf16());
 }
 
+}  // namespace
+
 at::Tensor conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                const ConvShape& shape) {
-  NF_CHECK(x.is_cpu() && weight.size(1) * shape.groups == x.size(1));
-  return Conv::apply(x, weight, bias, shape);
+                const ConvShape& s) {
+  NF_CHECK(weight.size(1) * s.groups == x.size(1));
+  if (has_own_backward(x)) return Conv::apply(x, weight, bias, s);
+  return at::convolution(x, weight, bias, {s.stride, s.stride}, {s.padding_h, s.padding_w}, {1, 1},
+                         /*transposed=*/false, {0, 0}, s.groups);
 }
 
 }  // namespace nf::model

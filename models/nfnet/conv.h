@@ -1,4 +1,4 @@
-// A convolution with hand-written backward, for the CPU: each of its three products in the way that
+// A convolution; on the CPU with a backward of our own, each of the three products in the way that
 // is fastest there.
 #pragma once
 
@@ -14,12 +14,8 @@ struct ConvShape {
   int64_t groups = 1;
 };
 
-// Whether conv is the faster way for tensors like x: on the CPU, and in bfloat16 where the
-// processor multiplies it (oneDNN's products are slow where they are emulated).
-bool conv_is_faster(const at::Tensor& x);
-
-// x [B, C, H, W], weight [O, C / groups, R, S] and bias [O] of one type -> [B, O, P, Q] in NHWC, as
-// at::convolution gives it.
+// x [B, C, H, W], weight [O, C / groups, R, S] and bias [O] of one type -> [B, O, P, Q] as
+// at::convolution gives it; on the CPU in NHWC, with the products below.
 // With X [B H W, C] and G [B H W, O], in NHWC the same memory as x and the result's gradient, a 1x1
 // kernel's products are X W^T, dX = G W and dW = G^T X, and db is the sum of G's rows. Chosen by
 // measurement (docs/numbers.md, "Training step"):

@@ -33,24 +33,14 @@ GeluFork gelu_fork(const at::Tensor& x, Flavour flavour) {
   return gelu_tanh_fork(x);
 }
 
-namespace {
-at::Tensor best_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                     const ConvShape& s) {
-  if (conv_is_faster(x)) return conv(x, weight, bias, s);
-  return at::convolution(x, weight, bias, {s.stride, s.stride}, {s.padding_h, s.padding_w},
-                         /*dilation=*/{1, 1}, /*transposed=*/false, /*output_padding=*/{0, 0},
-                         s.groups);
-}
-}  // namespace
-
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups) {
   const Padding h = same_padding(x.size(2), weight.size(2), stride);
   const Padding w = same_padding(x.size(3), weight.size(3), stride);
   if (h.symmetric() && w.symmetric())
-    return best_conv(x, weight, bias, {stride, h.before, w.before, groups});
-  return best_conv(at::constant_pad_nd(x, {w.before, w.after, h.before, h.after}, 0), weight, bias,
-                   {stride, 0, 0, groups});
+    return conv(x, weight, bias, {stride, h.before, w.before, groups});
+  return conv(at::constant_pad_nd(x, {w.before, w.after, h.before, h.after}, 0), weight, bias,
+              {stride, 0, 0, groups});
 }
 
 at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
@@ -60,7 +50,7 @@ at::Tensor gelu_conv_same(const at::Tensor& x, const at::Tensor& weight, const a
   const bool behind = h.before + w.before == 0 && h.after + w.after > 0;
   if (flavour == Flavour::kTimm || !behind)
     return conv_same(gelu(x, flavour), weight, bias, stride, groups);
-  return best_conv(gelu_tanh_padded(x, h.after, w.after), weight, bias, {stride, 0, 0, groups});
+  return conv(gelu_tanh_padded(x, h.after, w.after), weight, bias, {stride, 0, 0, groups});
 }
 
 at::Tensor avg_pool_same(const at::Tensor& x) {

@@ -12,8 +12,8 @@ namespace nf::model {
 bool rows_product_is_faster(const at::Tensor& rows, int64_t n);
 
 // rows [m, k], matrix [k, n] -> [m, n], to each row of which `bias` [n] is added if it is defined.
-// All contiguous float32 on the CPU; m a multiple of 8, n of 16. A sum runs over k in order: the
-// same bits for any number of threads.
+// All float32 on the CPU, rows and bias contiguous; m a multiple of 8, n of 16. A sum runs over k
+// in order: the same bits for any number of threads.
 at::Tensor rows_product(const at::Tensor& rows, const at::Tensor& matrix, const at::Tensor& bias);
 
 }  // namespace nf::model

@@ -68,7 +68,7 @@ void pack(const Side<Type>& s, const Piece& p, typename Type::Element* to) {
         auto* out = row;
         int64_t c = 0;
         for (; c + kBlock <= count; c += kBlock, out += rows * kBlock)
-          for (int64_t l = 0; l < kBlock; l += kLanes) Type::together(from, c + l, out + l);
+          for (int64_t l = 0; l < kBlock; l += kTileLanes) Type::together(from, c + l, out + l);
         if (c < count)
           for (int64_t l = 0; l < kBlock; ++l)
             out[l] = c + l < count ? Type::together(from, c + l) : typename Type::Element{};
@@ -135,13 +135,13 @@ PlaceRuns runs_of(const at::Tensor& x, const at::Tensor& g, const ConvShape& sha
 template <class Type>
 void add_rows(const typename Type::Element* g, int64_t rows, float* sums) {
   vector_loop([=]() NF_INLINE {
-    constexpr int64_t kTogether = 2 * kOutputs;
+    constexpr int64_t kTogether = 2 * kTileOutputs;
     float part[kTogether] = {};
-    const int64_t n = rows * kOutputs, whole = n / kTogether * kTogether;
+    const int64_t n = rows * kTileOutputs, whole = n / kTogether * kTogether;
     for (int64_t i = 0; i < whole; i += kTogether)
       for (int64_t l = 0; l < kTogether; ++l) part[l] += Type::sum(g[i + l]);
     for (int64_t i = whole; i < n; ++i) part[i - whole] += Type::sum(g[i]);
-    for (int64_t o = 0; o < kOutputs; ++o) sums[o] += part[o] + part[o + kOutputs];
+    for (int64_t o = 0; o < kTileOutputs; ++o) sums[o] += part[o] + part[o + kTileOutputs];
   });
 }
 
@@ -155,7 +155,7 @@ class Product {
  public:
   using Source = typename Type::Source;
   using Element = typename Type::Element;
-  static constexpr int64_t kInputs = Type::kInputs, kTile = kOutputs * kInputs;
+  static constexpr int64_t kInputs = Type::kInputs, kTile = kTileOutputs * kInputs;
 
   Product(const at::Tensor& x, const at::Tensor& g, int64_t kernel_h, int64_t kernel_w,
           const ConvShape& shape, const WeightGradient& out)
@@ -165,7 +165,7 @@ class Product {
         kernel_w_(kernel_w),
         places_(kernel_h * kernel_w),
         x_(x, shape.groups, kInputs),
-        g_(g, shape.groups, kOutputs),
+        g_(g, shape.groups, kTileOutputs),
         sets_(blocks_of(x.size(0), Type::kImages)),
         // Of one group two threads share the images, so that neither packs what the other does too.
         // Whatever the number of threads: sums of two parts have other bits than those of one.
@@ -179,7 +179,7 @@ class Product {
     while (uneven() && slices_ < g_.blocks) ++slices_;
     // As many for any number of threads: it is the order of the sums.
     const int64_t set_bytes =
-        4 * (x_.pixels * x_.blocks * kInputs + g_.pixels * g_.blocks * kOutputs);
+        4 * (x_.pixels * x_.blocks * kInputs + g_.pixels * g_.blocks * kTileOutputs);
     sets_at_once_ = std::clamp<int64_t>(kPackedBytes / set_bytes, 1, blocks_of(sets_, parts_));
     for (int64_t i = 0; i < places_; ++i)
       runs_.push_back(runs_of(x, g, shape, i / kernel_w_, i % kernel_w_, sets_at_once_));
@@ -187,9 +187,9 @@ class Product {
 
   void run() {
     // From the caller's thread, whose allocator keeps memory.
-    const int64_t of_unit = slice() * (places_ * x_.blocks * kTile + kOutputs);
+    const int64_t of_unit = slice() * (places_ * x_.blocks * kTile + kTileOutputs);
     const int64_t of_x = sets_at_once_ * x_.pixels * x_.blocks * kInputs;
-    const int64_t of_g = sets_at_once_ * g_.pixels * slice() * kOutputs;
+    const int64_t of_g = sets_at_once_ * g_.pixels * slice() * kTileOutputs;
     const int64_t threads = std::min<int64_t>(at::get_num_threads(), units());
     const int64_t buffers = parts_ > 1 ? units() : threads;
     const at::Tensor memory = at::empty({threads * (of_x + of_g) + buffers * of_unit}, at::kFloat);
@@ -238,16 +238,16 @@ class Product {
 
   void sum(const Unit& u, const Scratch& scratch, float* sums) const {
     float* const bias = tile_of(sums, u, places_, 0, 0);
-    std::fill_n(bias, u.outputs * kOutputs, 0.0F);
+    std::fill_n(bias, u.outputs * kTileOutputs, 0.0F);
     for (int64_t done = 0; done < u.sets; done += sets_at_once_) {
       const int64_t sets = std::min(sets_at_once_, u.sets - done);
       const int64_t first = u.first_set + done, rows = sets * g_.pixels;
       pack<Type, kInputs>(x_, {u.group, 0, x_.blocks, first, sets}, scratch.x);
-      pack<Type, kOutputs>(g_, {u.group, u.output, u.outputs, first, sets}, scratch.g);
+      pack<Type, kTileOutputs>(g_, {u.group, u.output, u.outputs, first, sets}, scratch.g);
       for (int64_t place = 0; place < places_; ++place)
         multiply(u, place, sets, done > 0, scratch, sums);
       for (int64_t o = 0; o < u.outputs; ++o)
-        add_rows<Type>(scratch.g + o * rows * kOutputs, rows, bias + o * kOutputs);
+        add_rows<Type>(scratch.g + o * rows * kTileOutputs, rows, bias + o * kTileOutputs);
     }
   }
 
@@ -255,7 +255,7 @@ class Product {
                 float* sums) const {
     const PlaceRuns last = sets == sets_at_once_ ? PlaceRuns{} : runs(place, sets);
     const PlaceRuns& all = sets == sets_at_once_ ? runs_[static_cast<size_t>(place)] : last;
-    const int64_t plane_x = sets * x_.pixels * kInputs, plane_g = sets * g_.pixels * kOutputs;
+    const int64_t plane_x = sets * x_.pixels * kInputs, plane_g = sets * g_.pixels * kTileOutputs;
     for (int64_t out = 0; out < u.outputs; out += kOutputBlocks)
       for (int64_t in = 0; in < x_.blocks; in += kInputBlocks) {
         size_t from = 0;
@@ -280,18 +280,19 @@ class Product {
     const auto sum_at = [=](int64_t i)
                             NF_INLINE { return second == nullptr ? sums[i] : sums[i] + second[i]; };
     for (int64_t output = 0; output < u.outputs; ++output) {
-      const int64_t in_group = (u.output + output) * kOutputs;
-      const int64_t outputs = std::min(kOutputs, g_.of_group - in_group);
+      const int64_t in_group = (u.output + output) * kTileOutputs;
+      const int64_t outputs = std::min(kTileOutputs, g_.of_group - in_group);
       Source* const bias = bias_ + u.group * g_.of_group + in_group;
       for (int64_t o = 0; o < outputs; ++o)
-        store(bias[o], sum_at(of_weight + output * kOutputs + o));
+        store(bias[o], sum_at(of_weight + output * kTileOutputs + o));
     }
     vector_loop([=, this, &u]() NF_INLINE {
       for (int64_t at = 0; at < places_ * x_.blocks * u.outputs; ++at) {
         const int64_t output = at % u.outputs, input = at / u.outputs % x_.blocks;
-        const int64_t place = at / u.outputs / x_.blocks, in_group = (u.output + output) * kOutputs;
+        const int64_t place = at / u.outputs / x_.blocks,
+                      in_group = (u.output + output) * kTileOutputs;
         const int64_t inputs = std::min(kInputs, x_.of_group - input * kInputs);
-        for (int64_t o = 0; o < std::min(kOutputs, g_.of_group - in_group); ++o) {
+        for (int64_t o = 0; o < std::min(kTileOutputs, g_.of_group - in_group); ++o) {
           const int64_t row = (u.group * g_.of_group + in_group + o) * places_ + place;
           Source* const to = weight_ + row * x_.of_group + input * kInputs;
           const int64_t from = at * kTile + o * kInputs;
@@ -321,10 +322,10 @@ bool weight_gradient_is_faster(const at::Tensor& x, const at::Tensor& weight, in
   const bool few_weights = weight.size(2) * weight.size(3) > 1 || weight.numel() <= 128 * pixels;
   if (x.scalar_type() == at::kFloat)
     return has_avx512() && !is_intel() && images % 2 == 0 && weight.size(1) >= Float32::kInputs &&
-           weight.size(0) / groups >= kOutputs && few_weights;
+           weight.size(0) / groups >= kTileOutputs && few_weights;
   return x.scalar_type() == at::kBFloat16 && has_avx512_bf16() && !has_amx_bf16() &&
          (images % 4 == 0 || images >= 8) && weight.size(1) >= Bfloat16::kInputs &&
-         weight.size(0) / groups >= kOutputs && few_weights;
+         weight.size(0) / groups >= kTileOutputs && few_weights;
 }
 
 WeightGradient weight_gradient(const at::Tensor& x, const at::Tensor& g, int64_t kernel_h,

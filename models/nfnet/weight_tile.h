@@ -10,8 +10,8 @@
 
 namespace nf::model {
 
-constexpr int64_t kOutputs = 16;  // of a tile
-constexpr int64_t kLanes = 16;    // of a vector
+constexpr int64_t kTileOutputs = 16;  // of a tile
+constexpr int64_t kTileLanes = 16;    // of a vector
 
 // Pixels that lie side by side in g, and in x too, `stride` apart.
 struct Run {
@@ -23,7 +23,7 @@ using Runs = std::span<const Run>;
 // pixel of kImages images; inputs of a tile; elements put together from the images' channels, one
 // or a vector; and
 //   multiply: c[o][i] (+)= sum over the runs of g[o] . x[i], where . multiplies the values of all
-//   the element's images and adds. g is [row][kOutputs], x [row][kInputs].
+//   the element's images and adds. g is [row][kTileOutputs], x [row][kInputs].
 struct Bfloat16 {
   using Source = uint16_t;
   using Element = uint32_t;
@@ -33,8 +33,8 @@ struct Bfloat16 {
     return from[0][c] | Element{from[1][c]} << 16;
   }
   NF_INLINE static void together(const Source* const* from, int64_t c, Element* to) {
-    using Halves [[gnu::vector_size(kLanes * sizeof(Source))]] = Source;
-    using Words [[gnu::vector_size(kLanes * sizeof(Element))]] = Element;
+    using Halves [[gnu::vector_size(kTileLanes * sizeof(Source))]] = Source;
+    using Words [[gnu::vector_size(kTileLanes * sizeof(Element))]] = Element;
     Halves low, high;
     __builtin_memcpy(&low, from[0] + c, sizeof low);
     __builtin_memcpy(&high, from[1] + c, sizeof high);
@@ -59,7 +59,7 @@ struct Float32 {
 
   NF_INLINE static Element together(const Source* const* from, int64_t c) { return from[0][c]; }
   NF_INLINE static void together(const Source* const* from, int64_t c, Element* to) {
-    __builtin_memcpy(to, from[0] + c, kLanes * sizeof *to);
+    __builtin_memcpy(to, from[0] + c, kTileLanes * sizeof *to);
   }
   NF_INLINE static float sum(Element e) { return e; }
   static void multiply(const Element* g, const Element* x, Runs runs, int64_t stride, bool add,

@@ -115,9 +115,13 @@ struct SumCase {
   bool keep, nhwc;
 };
 const std::vector<SumCase> kSumCases = {
-    {"one pixel", 3, 5, 1, 1, 2, false, true},        {"odd sizes", 2, 7, 3, 5, 3, false, true},
-    {"dropped branches", 4, 16, 6, 6, 4, true, true}, {"other layout", 2, 24, 9, 8, 8, true, false},
+    {"one pixel", 3, 5, 1, 1, 2, false, true},
+    {"odd sizes", 2, 7, 3, 5, 3, false, true},
+    {"dropped branches", 4, 16, 6, 6, 4, true, true},
+    {"other layout", 2, 24, 9, 8, 8, true, false},
     {"many rows", 1, 17, 24, 31, 5, false, true},
+    {"many images", 24, 32, 3, 2, 16, false, true},
+    {"odd many images", 21, 24, 2, 2, 5, true, true},
 };
 
 std::vector<at::Tensor> sum_inputs(const SumCase& c, at::ScalarType type) {
