@@ -13,6 +13,7 @@
 #include "models/nfnet/processor.h"
 #include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
+#include "models/nfnet/winograd.h"
 
 namespace nf::model {
 namespace {
@@ -71,6 +72,7 @@ class Conv : public torch::autograd::Function<Conv> {
         return image_of(rows_product(rows, weight.flatten(1).t(), bias), x);
       if (!many_pixels(x, weight)) return image_of(at::addmm(bias, rows, weight.flatten(1).t()), x);
     }
+    if (winograd_is_faster(x, weight, s)) return winograd_conv(x, nhwc(weight), bias, s.groups);
     return nhwc(at::convolution(x, weight, bias, {s.stride, s.stride}, {s.padding_h, s.padding_w},
                                 {1, 1}, /*transposed=*/false, {0, 0}, s.groups));
   }
@@ -84,19 +86,22 @@ class Conv : public torch::autograd::Function<Conv> {
     const ConvShape s{shape[0], shape[1], shape[2], shape[3]};
     const at::Tensor g = nhwc(grads[0]);
     const bool of_images = ctx->needs_input_grad(0), pointwise = is_pointwise(weight, s);
-    const bool own = weight_gradient_is_faster(x, weight, s.groups);
+    const bool winograd = winograd_is_faster(x, weight, s);
+    const bool own = winograd || weight_gradient_is_faster(x, weight, s.groups);
     at::Tensor dx, dw, db;
     if (of_images && pointwise) dx = product_with_weight(g, x, weight);
-    const std::array<bool, 3> left = {of_images && !dx.defined(), !own && !pointwise,
-                                      !own && !pointwise};
-    if (left[0] || left[1]) {
-      const Gradients found = of_torch(g, x, weight, s, left);
-      if (left[0]) dx = std::get<0>(found);
+    if (of_images && winograd) dx = winograd_of_images(g, nhwc(weight), s.groups);
+    const bool images_left = of_images && !dx.defined(), weights_left = !own && !pointwise;
+    if (images_left || weights_left) {
+      const Gradients found = of_torch(g, x, weight, s, {images_left, weights_left, weights_left});
+      if (images_left) dx = std::get<0>(found);
       dw = std::get<1>(found);
       db = std::get<2>(found);
     }
     if (own) {
-      WeightGradient of_weight = weight_gradient(x, g, weight.size(2), weight.size(3), s);
+      WeightGradient of_weight = winograd
+                                     ? winograd_of_weight(x, g, s.groups)
+                                     : weight_gradient(x, g, weight.size(2), weight.size(3), s);
       dw = std::move(of_weight.weight);
       db = std::move(of_weight.bias);
     } else if (pointwise) {

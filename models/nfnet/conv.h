@@ -19,7 +19,8 @@ struct ConvShape {
 // With X [B H W, C] and G [B H W, O], in NHWC the same memory as x and the result's gradient, a 1x1
 // kernel's products are X W^T, dX = G W and dW = G^T X, and db is the sum of G's rows. Chosen by
 // measurement (docs/numbers.md, "Training step"):
-//   - dW of any kernel, and db, by weight_gradient where that is faster;
+//   - all three of 3x3 kernels with stride 1 by Winograd's algorithm where that is faster;
+//   - dW of other kernels, and db, by weight_gradient where that is faster;
 //   - 1x1 kernels of few channels by rows_product where that is faster;
 //   - other 1x1 kernels by LibTorch's products: dW, where they take 0.5 to 0.9 of the time of
 //     oneDNN's backward convolution, and the other two where there are fewer pixels than weights

@@ -5,11 +5,17 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cmath>
+#include <limits>
 #include <sstream>
+#include <vector>
 
 #include "models/nfnet/few_rows.h"
+#include "models/nfnet/processor.h"
 #include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
+#include "models/nfnet/winograd.h"
 #include "tests/models/nfnet/operation.h"
 
 namespace nf::test {
@@ -160,6 +166,96 @@ TEST(WeightGradient, IsNotForTensorsItCannotTake) {
     EXPECT_FALSE(model::weight_gradient_is_faster(x, w.narrow(1, 0, 8), 4));
     EXPECT_FALSE(model::weight_gradient_is_faster(x.narrow(0, 0, 1), w, 1));
   }
+}
+
+struct WinogradCase {
+  int64_t batch, in, out, height, width, groups;
+};
+
+TEST(Winograd, EqualsTorchsForAnyNumberOfThreads) {
+  const int before = at::get_num_threads();
+  for (const WinogradCase& c :
+       {WinogradCase{1, 32, 32, 1, 1, 1}, WinogradCase{3, 64, 32, 5, 8, 1},
+        WinogradCase{2, 96, 192, 7, 3, 3}, WinogradCase{5, 64, 96, 12, 9, 2},
+        WinogradCase{4, 128, 128, 2, 31, 1}, WinogradCase{1, 160, 160, 6, 6, 5}}) {
+    for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      std::ostringstream text;
+      text << c.batch << " images, " << c.in << " -> " << c.out << ", " << c.height << " x "
+           << c.width << ", groups " << c.groups << ", " << type;
+      SCOPED_TRACE(text.str());
+      const at::Tensor x = nhwc(numbers("x", {c.batch, c.in, c.height, c.width}), type);
+      const at::Tensor w = nhwc(numbers("w", {c.out, c.in / c.groups, 3, 3}), type);
+      const at::Tensor b = numbers("b", {c.out}, type);
+      const at::Tensor g = nhwc(numbers("up", {c.batch, c.out, c.height, c.width}), type);
+      std::vector<std::array<at::Tensor, 4>> found;
+      for (const int threads : {1, 2, 3}) {
+        at::set_num_threads(threads);
+        model::WeightGradient of_weight = model::winograd_of_weight(x, g, c.groups);
+        found.push_back({model::winograd_conv(x, w, b, c.groups),
+                         model::winograd_of_images(g, w, c.groups), of_weight.weight,
+                         of_weight.bias});
+      }
+      at::set_num_threads(before);
+      const auto exact = [](const at::Tensor& t) { return t.to(at::kDouble); };
+      const auto [dx, dw, db] =
+          at::convolution_backward(exact(g), exact(x), exact(w), at::IntArrayRef(c.out), {1, 1},
+                                   {1, 1}, {1, 1}, false, {0, 0}, c.groups, {true, true, true});
+      const std::array<at::Tensor, 4> expected = {
+          at::convolution(exact(x), exact(w), exact(b), {1, 1}, {1, 1}, {1, 1}, false, {0, 0},
+                          c.groups),
+          dx, dw, db};
+      const double tolerance = type == at::kFloat ? 3e-6 : 0x1p-6;
+      for (size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_EQ(found[0][i].sizes(), expected[i].sizes());
+        EXPECT_LT(worst(found[0][i], expected[i]),
+                  tolerance * expected[i].abs().max().item<double>())
+            << i;
+        for (const auto& other : found) EXPECT_TRUE(at::equal(found[0][i], other[i])) << i;
+      }
+      const int64_t last = c.batch - 1;  // has the bits that it has alone
+      EXPECT_TRUE(at::equal(model::winograd_conv(x.narrow(0, last, 1), w, b, c.groups),
+                            found[0][0].narrow(0, last, 1)));
+      EXPECT_TRUE(at::equal(model::winograd_of_images(g.narrow(0, last, 1), w, c.groups),
+                            found[0][1].narrow(0, last, 1)));
+    }
+  }
+}
+
+TEST(Winograd, KeepsWhatIsNotFinite) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    for (const double bad : {infinity, std::nan("")}) {
+      const at::Tensor x = nhwc(numbers("x", {1, 32, 8, 8}), type);
+      const at::Tensor w = nhwc(numbers("w", {32, 32, 3, 3}), type);
+      const at::Tensor b = numbers("b", {32}, type);
+      x[0][5][3][3] = bad;
+      const at::Tensor y = model::winograd_conv(x, w, b, 1).isfinite();
+      const model::WeightGradient of_weight = model::winograd_of_weight(x, x, 1);
+      EXPECT_FALSE(y[0].narrow(1, 2, 3).narrow(2, 2, 3).any().item<bool>());
+      EXPECT_TRUE(y[0].narrow(1, 6, 2).all().item<bool>());  // no tile there sees it
+      EXPECT_FALSE(of_weight.weight.isfinite().all().item<bool>());
+      EXPECT_FALSE(of_weight.bias.isfinite().all().item<bool>());
+    }
+  }
+}
+
+TEST(Winograd, IsForTheProcessorsItWasMeasuredOn) {
+  const at::Tensor w = at::zeros({64, 32, 3, 3}), x = at::zeros({2, 64, 6, 6});
+  EXPECT_EQ(model::winograd_is_faster(x, w, {1, 1, 1, 2}),
+            model::has_avx512() && !model::is_intel());
+  EXPECT_EQ(model::winograd_is_faster(x.to(at::kBFloat16), w, {1, 1, 1, 2}),
+            model::has_avx512_bf16() && !model::has_amx_bf16());
+}
+
+TEST(Winograd, IsNotForOtherConvolutions) {
+  const at::Tensor w = at::zeros({64, 32, 3, 3}), x = at::zeros({2, 64, 6, 6});
+  EXPECT_FALSE(model::winograd_is_faster(x.to(at::kDouble), w, {1, 1, 1, 2}));
+  EXPECT_FALSE(model::winograd_is_faster(x, w, {2, 1, 1, 2}));
+  EXPECT_FALSE(model::winograd_is_faster(x, w, {1, 0, 0, 2}));
+  EXPECT_FALSE(model::winograd_is_faster(x, w.narrow(1, 0, 8), {1, 1, 1, 8}));
+  EXPECT_FALSE(model::winograd_is_faster(x, at::zeros({64, 32, 1, 1}), {1, 1, 1, 2}));
+  const at::Tensor half = x.to(at::kBFloat16);
+  EXPECT_FALSE(model::winograd_is_faster(half, w.narrow(1, 0, 16), {1, 1, 1, 4}));
 }
 
 TEST(RowsProduct, EqualsProductsOfMatricesForAnyNumberOfThreads) {

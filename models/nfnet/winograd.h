@@ -1,0 +1,33 @@
+// 3x3 convolutions with stride 1 in 16 instead of 36 multiplications for 2 x 2 outputs, for the
+// CPU in float32 or bfloat16.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+
+#include "models/nfnet/conv.h"
+#include "models/nfnet/weight_gradient.h"
+
+namespace nf::model {
+
+// Whether these are faster than oneDNN's convolutions for an input x and such a weight.
+bool winograd_is_faster(const at::Tensor& x, const at::Tensor& weight, const ConvShape& shape);
+
+// x [B, C, H, W], weight [O, C / groups, 3, 3], bias [O] of one type, float32 or bfloat16, x and
+// weight in NHWC -> [B, O, H, W] in NHWC: the convolution with one zero around the image, by
+// Y = A^T [(G g G^T) * (B^T d B)] A (winograd_lanes.h). C / groups and O / groups are multiples of
+// 16. In bfloat16 G g G^T and B^T d B are rounded to bfloat16, all else is computed in float32: the
+// result's relative error is about 0.4 %, where that of rounded weights and results alone is 0.24.
+// Sums have one order: the same bits for any number of threads, and for an image whatever lies
+// beside it. Memory: 16 / 9 of the weight, some hundred KiB for each thread.
+at::Tensor winograd_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                         int64_t groups);
+
+// The gradient of x for that of the result, g [B, O, H, W] in NHWC.
+at::Tensor winograd_of_images(const at::Tensor& g, const at::Tensor& weight, int64_t groups);
+
+// The gradients of weight and bias for x and g in NHWC. In bfloat16 C / groups is a multiple of 32.
+WeightGradient winograd_of_weight(const at::Tensor& x, const at::Tensor& g, int64_t groups);
+
+}  // namespace nf::model
