@@ -2,7 +2,6 @@
 //   d gelu / dx = s + x z' e s^2,   z' = 2 sqrt(2/pi) (1 + 3 * 0.044715 x^2).
 #include "models/nfnet/gelu.h"
 
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -14,6 +13,7 @@
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
 #include "models/nfnet/operators.h"
+#include "models/nfnet/shared_for.h"
 
 namespace nf::model {
 namespace {
@@ -107,8 +107,7 @@ T* write(const at::Tensor& x, T*) {
 template <class Body>
 void over_elements(const at::Tensor& x, const Body& body) {
   with_element_type(x, [&](auto* type) {
-    at::parallel_for(0, x.numel(), kGrain,
-                     [&](int64_t begin, int64_t end) { body(type, begin, end); });
+    shared_for(x.numel(), kGrain, [&](int64_t begin, int64_t end) { body(type, begin, end); });
   });
 }
 
@@ -152,7 +151,7 @@ struct PaddedRows {
   template <class Body>
   void for_each(const Body& body) const {
     const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, length));
-    at::parallel_for(0, images * height, grain, [&](int64_t begin, int64_t end) {
+    shared_for(images * height, grain, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         const int64_t image = row / height, at = row % height;
         const int64_t below = at + 1 == height ? padded_height - height : 0;

@@ -2,14 +2,15 @@
 // first cache while the rows pass by.
 #include "models/nfnet/rows_product.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "core/check.h"
+#include "core/vector_loop.h"
 #include "models/nfnet/processor.h"
 #include "models/nfnet/rows_tile.h"
+#include "models/nfnet/shared_for.h"
+#include "models/nfnet/winograd_lanes.h"
 
 namespace nf::model {
 namespace {
@@ -21,20 +22,29 @@ constexpr int64_t kMostElements = 1 << 17;  // of the matrix
 constexpr int64_t kGrain = 1 << 17;         // products of a task, at least
 
 // [k, n] of any strides -> panels [k][columns], one behind the other.
-std::vector<float> panels_of(const at::Tensor& matrix) {
+void make_panels(const at::Tensor& matrix, float* to) {
   const int64_t k = matrix.size(0), n = matrix.size(1);
   const int64_t down = matrix.stride(0), right = matrix.stride(1);
   const float* const from = matrix.const_data_ptr<float>();
-  std::vector<float> out(static_cast<size_t>(k * n));
-  for (int64_t first = 0; first < n; first += kPanel) {
-    const int64_t columns = std::min(kPanel, n - first);
-    float* const to = out.data() + first * k;
-    for (int64_t block = 0; block < k; block += kLanes)  // few lines of both at a time
-      for (int64_t c = 0; c < columns; ++c)
-        for (int64_t i = block; i < std::min(k, block + kLanes); ++i)
-          to[i * columns + c] = from[i * down + (first + c) * right];
-  }
-  return out;
+  vector_loop([=]() NF_INLINE {
+    for (int64_t c = 0; c < n; c += kLanes) {
+      const int64_t panel = c / kPanel * kPanel, columns = std::min(kPanel, n - panel);
+      float* const out = to + panel * k + c - panel;
+      int64_t i = 0;
+      for (; down == 1 && i + kLanes <= k; i += kLanes) {
+        Lanes square[kLanes];
+#pragma GCC unroll 16
+        for (int64_t l = 0; l < kLanes; ++l) load_lanes(from + i + (c + l) * right, square[l]);
+        transpose(square);
+#pragma GCC unroll 16
+        for (int64_t l = 0; l < kLanes; ++l)
+          __builtin_memcpy(out + (i + l) * columns, &square[l], sizeof square[l]);
+      }
+      for (; i < k; ++i)
+        for (int64_t l = 0; l < kLanes; ++l)
+          out[i * columns + l] = from[i * down + (c + l) * right];
+    }
+  });
 }
 
 }  // namespace
@@ -51,20 +61,22 @@ at::Tensor rows_product(const at::Tensor& rows, const at::Tensor& matrix, const 
     NF_CHECK(t.is_cpu() && t.scalar_type() == at::kFloat && t.dim() == 2);
   NF_CHECK(rows.is_contiguous() && matrix.size(0) == k && m % kRows == 0 && n % kLanes == 0);
   NF_CHECK(!bias.defined() || (bias.is_contiguous() && bias.numel() == n));
-  const std::vector<float> panels = panels_of(matrix), zeros(static_cast<size_t>(n));
+  const at::Tensor panels = at::empty({k * n}, rows.options());
+  make_panels(matrix, panels.mutable_data_ptr<float>());
+  const float* const first_panel = panels.const_data_ptr<float>();
+  const std::vector<float> zeros(static_cast<size_t>(n));
   at::Tensor out = at::empty({m, n}, rows.options());
   const float* const from = rows.const_data_ptr<float>();
   const float* const added = bias.defined() ? bias.const_data_ptr<float>() : zeros.data();
   float* const to = out.mutable_data_ptr<float>();
   const RowsTile<float> whole = rows_tile<float>(kPanel), half = rows_tile<float>(kLanes);
-  const int64_t grain = std::max<int64_t>(1, kGrain / (kRows * k * n));
-  at::parallel_for(0, m / kRows, grain, [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max(kBlock, kGrain / (kRows * k * n));
+  shared_for(m / kRows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; block += kBlock)
       for (int64_t first = 0; first < n; first += kPanel)
         for (int64_t group = block; group < std::min(end, block + kBlock); ++group)
-          (n - first >= kPanel ? whole : half)(from + group * kRows * k, k,
-                                               panels.data() + first * k, added + first,
-                                               to + group * kRows * n + first, n);
+          (n - first >= kPanel ? whole : half)(from + group * kRows * k, k, first_panel + first * k,
+                                               added + first, to + group * kRows * n + first, n);
   });
   return out;
 }

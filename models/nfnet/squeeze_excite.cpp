@@ -4,7 +4,6 @@
 // and dm by the chain rule through the two small matrices.
 #include "models/nfnet/squeeze_excite.h"
 
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -18,6 +17,7 @@
 #include "models/nfnet/few_rows.h"
 #include "models/nfnet/operators.h"
 #include "models/nfnet/rows_product.h"
+#include "models/nfnet/shared_for.h"
 #include "models/nfnet/weight_gradient.h"
 
 namespace nf::model {
@@ -68,7 +68,7 @@ at::Tensor pixel_sums_cpu(const at::Tensor& o, const std::optional<at::Tensor>& 
   with_element_type(o, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using A = typename Arithmetic<T>::Type;
-    at::parallel_for(0, n.b, 1, [&](int64_t begin, int64_t end) {
+    shared_for(n.b, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         const T* const x = data_of<T>(o) + b * n.p * n.c;
         A* const to = data_of<A>(out) + b * n.c;
@@ -92,7 +92,7 @@ at::Tensor scaled_sum_cpu(const at::Tensor& x, const at::Tensor& factor, const a
   with_element_type(x, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     using A = typename Arithmetic<T>::Type;
-    at::parallel_for(0, n.b, 1, [&](int64_t begin, int64_t end) {
+    shared_for(n.b, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         const int64_t rows = n.p, columns = n.c, first = b * rows * columns;
         const T* const in = data_of<T>(x) + first;

@@ -11,7 +11,6 @@
 // convolution would copy W_hat in each pass, and its gradient would be copied back, element by
 // element. Here a row is rearranged while it is in the first-level cache.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -27,6 +26,7 @@
 #include "models/nfnet/elements.h"
 #include "models/nfnet/layers.h"
 #include "models/nfnet/operators.h"
+#include "models/nfnet/shared_for.h"
 
 namespace nf::model {
 namespace {
@@ -169,7 +169,7 @@ at::Tensor standardize_cpu(const at::Tensor& w, const at::Tensor& gain, bool tim
     const T* const gp = gain.const_data_ptr<T>();
     Out* const op = static_cast<Out*>(out.mutable_data_ptr());
     const int64_t n = shape.n;
-    at::parallel_for(0, shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
+    shared_for(shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
       std::vector<Out> row(shape.taps > 1 ? static_cast<size_t>(n) : 0);
       for (int64_t r = begin; r < end; ++r) {
         Out* const to = row.empty() ? op + r * n : row.data();
@@ -195,7 +195,7 @@ void standardize_backward_cpu(const at::Tensor& w, const at::Tensor& gain, const
     T* const gw = grad_w.mutable_data_ptr<T>();
     T* const gg = grad_g.mutable_data_ptr<T>();
     const int64_t n = shape.n;
-    at::parallel_for(0, shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
+    shared_for(shape.rows, row_grain(n), [&](int64_t begin, int64_t end) {
       std::vector<Grad> row(grad.is_contiguous() ? 0 : static_cast<size_t>(n));
       for (int64_t r = begin; r < end; ++r) {
         const Grad* d = dp + r * n;

@@ -3,8 +3,6 @@
 // multiplies them for all places of the kernel; nothing that it packs is read by another.
 #include "models/nfnet/weight_gradient.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -12,6 +10,7 @@
 #include "core/check.h"
 #include "core/vector_loop.h"
 #include "models/nfnet/processor.h"
+#include "models/nfnet/shared_for.h"
 #include "models/nfnet/weight_tile.h"
 
 namespace nf::model {
@@ -20,6 +19,7 @@ namespace {
 constexpr int64_t kPixels = 128;                         // whose inputs stay in the first cache
 constexpr int64_t kOutputBlocks = 16, kInputBlocks = 4;  // whose sums stay in the second cache
 constexpr int64_t kPackedBytes = 1 << 19;                // at a time
+constexpr int64_t kPartBytes = 1 << 20, kMostParts = 8;  // of the sums of one group
 constexpr int64_t kUnitsPerThread = 4;                   // or any multiple of the threads
 
 int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -167,17 +167,19 @@ class Product {
         x_(x, shape.groups, kInputs),
         g_(g, shape.groups, kTileOutputs),
         sets_(blocks_of(x.size(0), Type::kImages)),
-        // Of one group two threads share the images, so that neither packs what the other does too.
-        // Whatever the number of threads: sums of two parts have other bits than those of one.
-        parts_(shape.groups == 1 && sets_ > 1 ? 2 : 1),
         weight_(static_cast<Source*>(out.weight.mutable_data_ptr())),
         bias_(static_cast<Source*>(out.bias.mutable_data_ptr())) {
+    // Of one group threads share the images, so that none packs what another does too. As many
+    // parts for any number of threads: they are the order of the sums.
+    if (shape.groups == 1)
+      parts_ = std::clamp<int64_t>(kPartBytes / (4 * unit_sums()), 2, kMostParts);
+    parts_ = blocks_of(sets_, blocks_of(sets_, parts_));  // none of them empty
     const int64_t threads = at::get_num_threads();
     const auto uneven = [&] {
       return units() % threads != 0 && units() < kUnitsPerThread * threads;
     };
     while (uneven() && slices_ < g_.blocks) ++slices_;
-    // As many for any number of threads: it is the order of the sums.
+    // As many, too, for any number of threads.
     const int64_t set_bytes =
         4 * (x_.pixels * x_.blocks * kInputs + g_.pixels * g_.blocks * kTileOutputs);
     sets_at_once_ = std::clamp<int64_t>(kPackedBytes / set_bytes, 1, blocks_of(sets_, parts_));
@@ -187,33 +189,34 @@ class Product {
 
   void run() {
     // From the caller's thread, whose allocator keeps memory.
-    const int64_t of_unit = slice() * (places_ * x_.blocks * kTile + kTileOutputs);
+    const int64_t of_unit = unit_sums();
     const int64_t of_x = sets_at_once_ * x_.pixels * x_.blocks * kInputs;
     const int64_t of_g = sets_at_once_ * g_.pixels * slice() * kTileOutputs;
-    const int64_t threads = std::min<int64_t>(at::get_num_threads(), units());
+    const int64_t threads = at::get_num_threads();
     const int64_t buffers = parts_ > 1 ? units() : threads;
     const at::Tensor memory = at::empty({threads * (of_x + of_g) + buffers * of_unit}, at::kFloat);
     auto* const scratch = memory.mutable_data_ptr<float>();
     float* const sums = scratch + threads * (of_x + of_g);
-    at::parallel_for(0, units(), 1, [&](int64_t begin, int64_t end) {
+    shared_for(units(), 1, [&](int64_t begin, int64_t end) {
       const int64_t thread = at::get_thread_num();
       auto* const x = reinterpret_cast<Element*>(scratch + thread * (of_x + of_g));
       for (int64_t i = begin; i < end; ++i) {
         float* const to = sums + (parts_ > 1 ? i : thread) * of_unit;
         sum(unit(i), {x, x + of_x}, to);
-        if (parts_ == 1) write(unit(i), to, nullptr);
+        if (parts_ == 1) write(unit(i), to);
       }
     });
     if (parts_ == 1) return;
-    at::parallel_for(0, units() / 2, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        write(unit(i), sums + i * of_unit, sums + (i + units() / 2) * of_unit);
+    shared_for(part_units(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) write(unit(i), sums + i * of_unit);
     });
   }
 
  private:
   int64_t slice() const { return blocks_of(g_.blocks, slices_); }
-  int64_t units() const { return parts_ * shape_.groups * blocks_of(g_.blocks, slice()); }
+  int64_t part_units() const { return shape_.groups * blocks_of(g_.blocks, slice()); }
+  int64_t units() const { return parts_ * part_units(); }
+  int64_t unit_sums() const { return slice() * (places_ * x_.blocks * kTile + kTileOutputs); }
 
   Unit unit(int64_t index) const {
     const int64_t slices = blocks_of(g_.blocks, slice());
@@ -274,11 +277,15 @@ class Product {
     return runs_of(tensor_x_, tensor_g_, shape_, place / kernel_w_, place % kernel_w_, sets);
   }
 
-  // Rounds the sums, those of the second part added where there is one.
-  void write(const Unit& u, const float* sums, const float* second) const {
+  // Rounds the sums, those of all parts added.
+  void write(const Unit& u, const float* sums) const {
     const int64_t of_weight = places_ * x_.blocks * u.outputs * kTile;
-    const auto sum_at = [=](int64_t i)
-                            NF_INLINE { return second == nullptr ? sums[i] : sums[i] + second[i]; };
+    const int64_t parts = parts_, apart = part_units() * unit_sums();
+    const auto sum_at = [=](int64_t i) NF_INLINE {
+      float sum = sums[i];
+      for (int64_t part = 1; part < parts; ++part) sum += sums[part * apart + i];
+      return sum;
+    };
     for (int64_t output = 0; output < u.outputs; ++output) {
       const int64_t in_group = (u.output + output) * kTileOutputs;
       const int64_t outputs = std::min(kTileOutputs, g_.of_group - in_group);
@@ -309,7 +316,7 @@ class Product {
   ConvShape shape_;
   int64_t kernel_w_, places_;
   Side<Type> x_, g_;
-  int64_t sets_, parts_, slices_ = 1, sets_at_once_ = 1;
+  int64_t sets_, parts_ = 1, slices_ = 1, sets_at_once_ = 1;
   Source *weight_, *bias_;
   std::vector<PlaceRuns> runs_;  // of a place, for sets_at_once_
 };

@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "models/nfnet/processor.h"
 #include "models/nfnet/rows_tile.h"
+#include "models/nfnet/shared_for.h"
 #include "models/nfnet/winograd_tiles.h"
 
 namespace nf::model {
@@ -63,21 +64,24 @@ class Convolution {
     auto* const kernel = static_cast<Element*>(memory.mutable_data_ptr());
     float* const scratch = memory.mutable_data_ptr<float>() + of_kernel;
     const int64_t panels = blocks_of(out_, kPanelColumns);
-    at::parallel_for(0, groups_ * panels, 1, [&](int64_t begin, int64_t end) {
+    shared_for(groups_ * panels, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         transform_kernel(i / panels, i % panels * kPanelColumns, kernel);
     });
+    const std::vector<Source> zeros(static_cast<size_t>(image_.channels));
+    std::vector<std::vector<TileInputs<Source>>> pixels(static_cast<size_t>(threads));
+    for (auto& own : pixels) own.resize(static_cast<size_t>(rows_));
     const int64_t blocks = blocks_of(image_.tiles(), rows_);
-    at::parallel_for(0, chunks() * blocks, 1, [&](int64_t begin, int64_t end) {
-      auto* const inputs = reinterpret_cast<Element*>(scratch + at::get_thread_num() * of_thread);
+    shared_for(chunks() * blocks, 1, [&](int64_t begin, int64_t end) {
+      const int64_t thread = at::get_thread_num();
+      auto* const inputs = reinterpret_cast<Element*>(scratch + thread * of_thread);
       float* const sums = reinterpret_cast<float*>(inputs + kPlanes * input_plane());
-      const std::vector<Source> zeros(static_cast<size_t>(image_.channels));
-      std::vector<TileInputs<Source>> pixels(static_cast<size_t>(rows_));
+      auto& own = pixels[static_cast<size_t>(thread)];
       for (int64_t i = begin; i < end; ++i) {
         const int64_t tile = i % blocks * rows_, first = i / blocks * groups_at_once_;
-        find_pixels(tile, zeros.data(), pixels);
+        find_pixels(tile, zeros.data(), own);
         for (int64_t group = first; group < std::min(groups_, first + groups_at_once_); ++group) {
-          transform_inputs(group, pixels, reinterpret_cast<Source*>(inputs));
+          transform_inputs(group, own, reinterpret_cast<Source*>(inputs));
           for (int64_t column = 0; column < out_; column += kPanelColumns) {
             multiply(inputs, kernel + panel_at(group, column), columns(column), sums);
             transform_sums(group, column, tile, sums, bias, to);

@@ -1,12 +1,11 @@
 // The gradients of the weight and bias; see winograd.h. A unit is some groups, or some of a group's
 // outputs, over a part of the tiles. It transforms as many tiles at a time as its cache holds, and
 // multiplies them plane by plane.
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <vector>
 
 #include "core/check.h"
+#include "models/nfnet/shared_for.h"
 #include "models/nfnet/weight_tile.h"
 #include "models/nfnet/winograd.h"
 #include "models/nfnet/winograd_tiles.h"
@@ -14,7 +13,8 @@
 namespace nf::model {
 namespace {
 
-constexpr int64_t kPackedBytes = 1 << 19;  // of transformed tiles at a time
+constexpr int64_t kPackedBytes = 1 << 19;                // of transformed tiles at a time
+constexpr int64_t kPartBytes = 1 << 20, kMostParts = 8;  // of sums, of a few groups
 constexpr int64_t kMostSets = 64;       // of tiles, so that narrow groups stay in the first cache
 constexpr int64_t kChannels = 128;      // of a unit, where groups are narrower
 constexpr int64_t kUnitsPerThread = 4;  // or any multiple of the threads
@@ -43,7 +43,8 @@ class Gradient {
         groups_at_once_(std::clamp<int64_t>(kChannels / std::max(in_, out_), 1, groups)) {
     // As many tiles and parts for any number of threads: it is the order of the sums.
     const int64_t set_bytes = kPlanes * (in_ + out_) * 4;
-    parts_ = chunks() == 1 && sets() > 1 ? 2 : 1;
+    if (chunks() == 1) parts_ = std::clamp<int64_t>(kPartBytes / (4 * unit_sums()), 2, kMostParts);
+    parts_ = blocks_of(sets(), blocks_of(sets(), parts_));  // none of them empty
     sets_at_once_ =
         std::min(std::clamp<int64_t>(kPackedBytes / set_bytes, 1, kMostSets), part_sets());
     const int64_t threads = at::get_num_threads();
@@ -56,28 +57,31 @@ class Gradient {
 
   void run() {
     const int64_t of_x = kPlanes * input_plane(), of_g = kPlanes * output_plane();
-    const int64_t threads = std::min<int64_t>(at::get_num_threads(), units());
+    const int64_t threads = at::get_num_threads();
     const int64_t buffers = parts_ > 1 ? units() : threads;
     const at::Tensor memory =
         at::empty({threads * (of_x + of_g) + buffers * unit_sums()}, at::kFloat);
     auto* const scratch = memory.mutable_data_ptr<float>();
     float* const sums = scratch + threads * (of_x + of_g);
-    at::parallel_for(0, units(), 1, [&](int64_t begin, int64_t end) {
+    const std::vector<Source> zeros(
+        static_cast<size_t>(std::max(inputs_.channels, outputs_.channels)));
+    std::vector<Scratch> own(static_cast<size_t>(threads));
+    for (int64_t t = 0; t < threads; ++t) {
+      auto* const of_thread = reinterpret_cast<Element*>(scratch + t * (of_x + of_g));
+      own[static_cast<size_t>(t)] = {
+          .x = of_thread, .g = of_thread + of_x, .beside = zeros.data(), .sets = {}};
+    }
+    shared_for(units(), 1, [&](int64_t begin, int64_t end) {
       const int64_t thread = at::get_thread_num();
-      auto* const of_thread = reinterpret_cast<Element*>(scratch + thread * (of_x + of_g));
-      const std::vector<Source> zeros(
-          static_cast<size_t>(std::max(inputs_.channels, outputs_.channels)));
-      Scratch own{.x = of_thread, .g = of_thread + of_x, .beside = zeros.data(), .sets = {}};
       for (int64_t i = begin; i < end; ++i) {
         float* const to = sums + (parts_ > 1 ? i : thread) * unit_sums();
-        sum(unit(i), own, to);
-        if (parts_ == 1) write(unit(i), to, nullptr);
+        sum(unit(i), own[static_cast<size_t>(thread)], to);
+        if (parts_ == 1) write(unit(i), to);
       }
     });
     if (parts_ == 1) return;
-    at::parallel_for(0, units() / 2, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        write(unit(i), sums + i * unit_sums(), sums + (i + units() / 2) * unit_sums());
+    shared_for(part_units(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) write(unit(i), sums + i * unit_sums());
     });
   }
 
@@ -101,7 +105,8 @@ class Gradient {
   int64_t in_blocks() const { return in_ / kInputs; }
   int64_t out_blocks() const { return out_ / kTileOutputs; }
   int64_t slice() const { return blocks_of(out_blocks(), slices_); }
-  int64_t units() const { return parts_ * chunks() * blocks_of(out_blocks(), slice()); }
+  int64_t part_units() const { return chunks() * blocks_of(out_blocks(), slice()); }
+  int64_t units() const { return parts_ * part_units(); }
   int64_t input_plane() const { return sets_at_once_ * in_ + kPad; }
   int64_t output_plane() const { return sets_at_once_ * slice() * kTileOutputs + kPad; }
   // [plane][block of inputs][block of outputs][tile], then [output] for the bias.
@@ -215,11 +220,10 @@ class Gradient {
     }
   }
 
-  // G^T sums G, those of the second part added where there is one, rounded.
-  void write(const Unit& u, const float* sums, const float* second) const {
+  // G^T sums G, those of all parts added, rounded.
+  void write(const Unit& u, const float* sums) const {
     lanes_loop([=, this, &u](auto rounding) NF_INLINE {
       const float* from = sums;
-      const float* also = second;
       for (int64_t group = 0; group < u.groups; ++group) {
         const int64_t channel = (u.group + group) * out_ + u.output * kTileOutputs;
         for (int64_t o = 0; o < u.outputs * kTileOutputs; ++o) {
@@ -230,7 +234,7 @@ class Gradient {
             for (int64_t p = 0; p < kPlanes; ++p) {
               const int64_t at = tile_at(u, p, c / kInputs, o / kTileOutputs, in_blocks()) +
                                  o % kTileOutputs * kInputs + c % kInputs;
-              load_sum(from, also, at, values[p / 4][p % 4]);
+              load_sum(from + at, values[p / 4][p % 4]);
             }
             transform<ToKernelGradient>(values, mapped);
 #pragma GCC unroll 9
@@ -241,20 +245,20 @@ class Gradient {
         const int64_t of_bias = tile_at(u, kPlanes, 0, 0, in_blocks());
         for (int64_t o = 0; o < u.outputs * kTileOutputs; o += kTileLanes) {
           Lanes bias;
-          load_sum(from, also, of_bias + o, bias);
+          load_sum(from + of_bias + o, bias);
           store_lanes(rounding, bias_ + channel + o, bias);
         }
         from += group_sums();
-        if (also != nullptr) also += group_sums();
       }
     });
   }
-  NF_INLINE static void load_sum(const float* sums, const float* second, int64_t at, Lanes& to) {
-    load_lanes(sums + at, to);
-    if (second == nullptr) return;
-    Lanes other;
-    load_lanes(second + at, other);
-    to += other;
+  NF_INLINE void load_sum(const float* sums, Lanes& to) const {
+    load_lanes(sums, to);
+    for (int64_t part = 1; part < parts_; ++part) {
+      Lanes other;
+      load_lanes(sums + part * part_units() * unit_sums(), other);
+      to += other;
+    }
   }
 
   TiledImages inputs_, outputs_;
