@@ -20,31 +20,36 @@ constexpr int64_t kBlock = 8;               // groups of rows that pass by a pan
 constexpr int64_t kMostDepth = 512;         // a panel of 64 KiB
 constexpr int64_t kMostElements = 1 << 17;  // of the matrix
 constexpr int64_t kGrain = 1 << 17;         // products of a task, at least
+constexpr int64_t kPanelGrain = 1 << 13;    // elements of a task that makes panels
 
 // [k, n] of any strides -> panels [k][columns], one behind the other.
 void make_panels(const at::Tensor& matrix, float* to) {
   const int64_t k = matrix.size(0), n = matrix.size(1);
   const int64_t down = matrix.stride(0), right = matrix.stride(1);
   const float* const from = matrix.const_data_ptr<float>();
-  vector_loop([=]() NF_INLINE {
-    for (int64_t c = 0; c < n; c += kLanes) {
-      const int64_t panel = c / kPanel * kPanel, columns = std::min(kPanel, n - panel);
-      float* const out = to + panel * k + c - panel;
-      int64_t i = 0;
-      for (; down == 1 && i + kLanes <= k; i += kLanes) {
-        Lanes square[kLanes];
+  shared_for(n / kLanes, std::max<int64_t>(1, kPanelGrain / (kLanes * k)),
+             [=](int64_t begin, int64_t end) {
+               vector_loop([=]() NF_INLINE {
+                 for (int64_t c = begin * kLanes; c < end * kLanes; c += kLanes) {
+                   const int64_t panel = c / kPanel * kPanel, columns = std::min(kPanel, n - panel);
+                   float* const out = to + panel * k + c - panel;
+                   int64_t i = 0;
+                   for (; down == 1 && i + kLanes <= k; i += kLanes) {
+                     Lanes square[kLanes];
 #pragma GCC unroll 16
-        for (int64_t l = 0; l < kLanes; ++l) load_lanes(from + i + (c + l) * right, square[l]);
-        transpose(square);
+                     for (int64_t l = 0; l < kLanes; ++l)
+                       load_lanes(from + i + (c + l) * right, square[l]);
+                     transpose(square);
 #pragma GCC unroll 16
-        for (int64_t l = 0; l < kLanes; ++l)
-          __builtin_memcpy(out + (i + l) * columns, &square[l], sizeof square[l]);
-      }
-      for (; i < k; ++i)
-        for (int64_t l = 0; l < kLanes; ++l)
-          out[i * columns + l] = from[i * down + (c + l) * right];
-    }
-  });
+                     for (int64_t l = 0; l < kLanes; ++l)
+                       __builtin_memcpy(out + (i + l) * columns, &square[l], sizeof square[l]);
+                   }
+                   for (; i < k; ++i)
+                     for (int64_t l = 0; l < kLanes; ++l)
+                       out[i * columns + l] = from[i * down + (c + l) * right];
+                 }
+               });
+             });
 }
 
 }  // namespace

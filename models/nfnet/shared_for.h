@@ -6,9 +6,9 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
-#include <vector>
 
 #include "core/check.h"
 
@@ -35,18 +35,21 @@ class alignas(64) Share {
   std::atomic<uint64_t> left_ = 0;
 };
 
+constexpr int64_t kMostSharing = 64;  // threads
+
 // Calls body(begin, end) for [0, n) cut into blocks of `grain`, each once, on at::get_num_threads()
-// threads. Which thread takes which block is chance, so nothing may depend on it.
+// threads, at most kMostSharing. Which thread takes which block is chance, so nothing may depend on
+// it.
 template <class Body>
 void shared_for(int64_t n, int64_t grain, const Body& body) {
   const int64_t blocks = (n + grain - 1) / grain;
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), blocks);
+  const int64_t threads = std::min({int64_t{at::get_num_threads()}, blocks, kMostSharing});
   if (threads <= 1 || at::in_parallel_region()) {
     if (n > 0) body(int64_t{0}, n);
     return;
   }
   NF_CHECK(blocks <= UINT32_MAX);
-  std::vector<Share> shares(static_cast<size_t>(threads));
+  std::array<Share, kMostSharing> shares;
   for (int64_t t = 0; t < threads; ++t)
     shares[static_cast<size_t>(t)].set(static_cast<uint32_t>(blocks * t / threads),
                                        static_cast<uint32_t>(blocks * (t + 1) / threads));

@@ -155,6 +155,50 @@ at::Tensor gradient_of_weight(const at::Tensor& g, const at::Tensor& x, const at
   return g.t().mm(x).view_as(w);
 }
 
+// For the gradient of factor = gate * branch with gate = sigmoid(z) and branch = scale gain keep,
+// [1] or [B, 1]: those of z and of scale gain.
+struct GateGradients {
+  at::Tensor of_z;     // [B, C]
+  at::Tensor of_gain;  // one value
+};
+
+GateGradients gate_gradients_cpu(const at::Tensor& d_factor, const at::Tensor& gate,
+                                 const at::Tensor& branch, const at::Tensor& keep) {
+  const int64_t images = gate.size(0), channels = gate.size(1);
+  at::Tensor of_z = at::empty_like(gate);
+  double of_gain = 0;
+  with_element_type(gate, [&](auto* type) {
+    using A = typename Arithmetic<std::remove_pointer_t<decltype(type)>>::Type;
+    constexpr int64_t kLanes = 16;
+    for (int64_t b = 0; b < images; ++b) {
+      const A* const d = data_of<A>(d_factor) + b * channels;
+      const A* const s = data_of<A>(gate) + b * channels;
+      A* const to = data_of<A>(of_z) + b * channels;
+      const A factor = data_of<A>(branch)[branch.numel() > 1 ? b : 0];
+      A sums[kLanes] = {};
+      vector_loop([=, &sums]() NF_INLINE {
+        const int64_t whole = channels / kLanes * kLanes;
+        for (int64_t first = 0; first < whole; first += kLanes)
+          for (int64_t l = 0; l < kLanes; ++l) sums[l] += d[first + l] * s[first + l];
+        for (int64_t c = whole; c < channels; ++c) sums[c - whole] += d[c] * s[c];
+        for (int64_t c = 0; c < channels; ++c) to[c] = d[c] * factor * s[c] * (1 - s[c]);
+      });
+      double sum = 0;
+      for (const A lane : sums) sum += static_cast<double>(lane);
+      of_gain += keep.defined() ? sum * static_cast<double>(data_of<A>(keep)[b]) : sum;
+    }
+  });
+  return {of_z, at::full({}, of_gain, gate.options())};
+}
+
+GateGradients gate_gradients(const at::Tensor& d_factor, const at::Tensor& gate,
+                             const at::Tensor& branch, const at::Tensor& kept) {
+  const at::Tensor keep = kept.defined() ? kept.flatten(1).to(gate) : kept;  // [B, 1]
+  if (gate.is_cpu()) return gate_gradients_cpu(d_factor, gate, branch, keep);
+  const at::Tensor of_gain = d_factor * gate;
+  return {d_factor * branch * gate * (1 - gate), (keep.defined() ? of_gain * keep : of_gain).sum()};
+}
+
 class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& shortcut,
@@ -184,12 +228,11 @@ class ExcitedSum : public torch::autograd::Function<ExcitedSum> {
                      &factor = saved[8], &keep = saved[9];
     const at::Tensor g = grads[0].contiguous(layout_of(o));
     const at::Tensor d_factor = pixel_sums(o, g, 1.0);
-    at::Tensor of_gain = d_factor * gate;
-    if (keep.defined()) of_gain = of_gain * keep.flatten(1).to(gate);
+    const GateGradients d = gate_gradients(d_factor, gate, branch, keep);
+    const at::Tensor& d_gate = d.of_z;
     const at::Tensor d_gain =
-        (of_gain.sum() * ctx->saved_data["scale"].toDouble()).reshape_as(gain).to(gain);
-    const at::Tensor d_gate = d_factor * branch * gate * (1 - gate);
-    const at::Tensor d_hidden = gradient_of_input(d_gate, w2) * hidden.gt(0);
+        (d.of_gain * ctx->saved_data["scale"].toDouble()).reshape_as(gain).to(gain);
+    const at::Tensor d_hidden = at::threshold_backward(gradient_of_input(d_gate, w2), hidden, 0);
     const at::Tensor d_mean =
         gradient_of_input(d_hidden, w1).div_(static_cast<double>(Sizes(o).p)).contiguous();
     return {g,

@@ -141,7 +141,7 @@ struct WeightShape {
 };
 
 // Rows per task: enough work to be worth a thread.
-int64_t row_grain(int64_t n) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, n)); }
+int64_t row_grain(int64_t n) { return std::max<int64_t>(1, 4096 / std::max<int64_t>(1, n)); }
 
 // Calls body with null pointers of the weights' type, float or double, and of the type of `other`,
 // which is the same or, beside float, bfloat16.

@@ -207,6 +207,7 @@ class Product {
       }
     });
     if (parts_ == 1) return;
+    add_parts(sums, part_units() * of_unit, parts_);
     shared_for(part_units(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) write(unit(i), sums + i * of_unit);
     });
@@ -277,21 +278,14 @@ class Product {
     return runs_of(tensor_x_, tensor_g_, shape_, place / kernel_w_, place % kernel_w_, sets);
   }
 
-  // Rounds the sums, those of all parts added.
   void write(const Unit& u, const float* sums) const {
     const int64_t of_weight = places_ * x_.blocks * u.outputs * kTile;
-    const int64_t parts = parts_, apart = part_units() * unit_sums();
-    const auto sum_at = [=](int64_t i) NF_INLINE {
-      float sum = sums[i];
-      for (int64_t part = 1; part < parts; ++part) sum += sums[part * apart + i];
-      return sum;
-    };
     for (int64_t output = 0; output < u.outputs; ++output) {
       const int64_t in_group = (u.output + output) * kTileOutputs;
       const int64_t outputs = std::min(kTileOutputs, g_.of_group - in_group);
       Source* const bias = bias_ + u.group * g_.of_group + in_group;
       for (int64_t o = 0; o < outputs; ++o)
-        store(bias[o], sum_at(of_weight + output * kTileOutputs + o));
+        store(bias[o], sums[of_weight + output * kTileOutputs + o]);
     }
     vector_loop([=, this, &u]() NF_INLINE {
       for (int64_t at = 0; at < places_ * x_.blocks * u.outputs; ++at) {
@@ -304,9 +298,9 @@ class Product {
           Source* const to = weight_ + row * x_.of_group + input * kInputs;
           const int64_t from = at * kTile + o * kInputs;
           if (inputs == kInputs)
-            for (int64_t i = 0; i < kInputs; ++i) store(to[i], sum_at(from + i));
+            for (int64_t i = 0; i < kInputs; ++i) store(to[i], sums[from + i]);
           else
-            for (int64_t i = 0; i < inputs; ++i) store(to[i], sum_at(from + i));
+            for (int64_t i = 0; i < inputs; ++i) store(to[i], sums[from + i]);
         }
       }
     });

@@ -2,6 +2,7 @@
 #include "models/nfnet/weight_tile.h"
 
 #include "models/nfnet/processor.h"
+#include "models/nfnet/shared_for.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -104,6 +105,16 @@ void Bfloat16::multiply(const Element* g, const Element* x, Runs runs, int64_t s
                         float* c) {
   has_avx512_bf16() ? multiply_avx512(g, x, runs, stride, add, c)
                     : multiply_anywhere<Bfloat16>(g, x, runs, stride, add, c);
+}
+
+void add_parts(float* sums, int64_t n, int64_t parts) {
+  constexpr int64_t kGrain = 4096;
+  shared_for(n, kGrain, [=](int64_t begin, int64_t end) {
+    vector_loop([=]() NF_INLINE {
+      for (int64_t part = 1; part < parts; ++part)
+        for (int64_t i = begin; i < end; ++i) sums[i] += sums[part * n + i];
+    });
+  });
 }
 
 void Float32::multiply(const Element* g, const Element* x, Runs runs, int64_t stride, bool add,

@@ -67,4 +67,8 @@ struct Float32 {
   NF_INLINE static float product(Element a, Element b, float sum) { return sum + a * b; }
 };
 
+// sums[i] += the sums of the other parts, which lie n apart, one part after the other; on all
+// threads.
+void add_parts(float* sums, int64_t n, int64_t parts);
+
 }  // namespace nf::model

@@ -6,7 +6,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "core/check.h"
 #include "models/nfnet/processor.h"
@@ -68,15 +67,15 @@ class Convolution {
       for (int64_t i = begin; i < end; ++i)
         transform_kernel(i / panels, i % panels * kPanelColumns, kernel);
     });
-    const std::vector<Source> zeros(static_cast<size_t>(image_.channels));
-    std::vector<std::vector<TileInputs<Source>>> pixels(static_cast<size_t>(threads));
-    for (auto& own : pixels) own.resize(static_cast<size_t>(rows_));
+    const TableMemory<Source> zeros(image_.channels);
+    std::fill_n(zeros.data(), image_.channels, Source{});
+    const TableMemory<TileInputs<Source>> pixels(threads * rows_);
     const int64_t blocks = blocks_of(image_.tiles(), rows_);
     shared_for(chunks() * blocks, 1, [&](int64_t begin, int64_t end) {
       const int64_t thread = at::get_thread_num();
       auto* const inputs = reinterpret_cast<Element*>(scratch + thread * of_thread);
       float* const sums = reinterpret_cast<float*>(inputs + kPlanes * input_plane());
-      auto& own = pixels[static_cast<size_t>(thread)];
+      TileInputs<Source>* const own = pixels.data() + thread * rows_;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t tile = i % blocks * rows_, first = i / blocks * groups_at_once_;
         find_pixels(tile, zeros.data(), own);
@@ -148,23 +147,21 @@ class Convolution {
     });
   }
 
-  void find_pixels(int64_t first, const Source* beside,
-                   std::vector<TileInputs<Source>>& pixels) const {
+  void find_pixels(int64_t first, const Source* beside, TileInputs<Source>* pixels) const {
     TileAt tile(image_, first);
     for (int64_t row = 0; row < rows_; ++row, tile.next(image_))
-      pixels[static_cast<size_t>(row)].find(image_, tile, first + row < image_.tiles(), x_, beside);
+      pixels[row].find(image_, tile, first + row < image_.tiles(), x_, beside);
   }
 
   // -> [plane][tile][channel]
-  void transform_inputs(int64_t group, const std::vector<TileInputs<Source>>& pixels,
-                        Source* to) const {
-    lanes_loop([=, this, &pixels](auto rounding) NF_INLINE {
+  void transform_inputs(int64_t group, const TileInputs<Source>* pixels, Source* to) const {
+    lanes_loop([=, this](auto rounding) NF_INLINE {
       const int64_t plane = input_plane() * kTogether;
       Source* at = to;
-      for (const TileInputs<Source>& inputs : pixels)
+      for (int64_t row = 0; row < rows_; ++row)
         for (int64_t c = 0; c < in_; c += kRowLanes, at += kRowLanes) {
           Lanes d[4][4], mapped[4][4];
-          inputs.load(group * in_ + c, d);
+          pixels[row].load(group * in_ + c, d);
           transform<OfInput>(d, mapped);
 #pragma GCC unroll 16
           for (int64_t p = 0; p < kPlanes; ++p)

@@ -2,7 +2,6 @@
 // outputs, over a part of the tiles. It transforms as many tiles at a time as its cache holds, and
 // multiplies them plane by plane.
 #include <algorithm>
-#include <vector>
 
 #include "core/check.h"
 #include "models/nfnet/shared_for.h"
@@ -63,23 +62,25 @@ class Gradient {
         at::empty({threads * (of_x + of_g) + buffers * unit_sums()}, at::kFloat);
     auto* const scratch = memory.mutable_data_ptr<float>();
     float* const sums = scratch + threads * (of_x + of_g);
-    const std::vector<Source> zeros(
-        static_cast<size_t>(std::max(inputs_.channels, outputs_.channels)));
-    std::vector<Scratch> own(static_cast<size_t>(threads));
-    for (int64_t t = 0; t < threads; ++t) {
-      auto* const of_thread = reinterpret_cast<Element*>(scratch + t * (of_x + of_g));
-      own[static_cast<size_t>(t)] = {
-          .x = of_thread, .g = of_thread + of_x, .beside = zeros.data(), .sets = {}};
-    }
+    const int64_t channels = std::max(inputs_.channels, outputs_.channels);
+    const TableMemory<Source> zeros(channels);
+    std::fill_n(zeros.data(), channels, Source{});
+    const TableMemory<Pixels> pixels(threads * sets_at_once_);
     shared_for(units(), 1, [&](int64_t begin, int64_t end) {
       const int64_t thread = at::get_thread_num();
+      auto* const of_thread = reinterpret_cast<Element*>(scratch + thread * (of_x + of_g));
+      const Scratch own{.x = of_thread,
+                        .g = of_thread + of_x,
+                        .pixels = pixels.data() + thread * sets_at_once_,
+                        .beside = zeros.data()};
       for (int64_t i = begin; i < end; ++i) {
         float* const to = sums + (parts_ > 1 ? i : thread) * unit_sums();
-        sum(unit(i), own[static_cast<size_t>(thread)], to);
+        sum(unit(i), own, to);
         if (parts_ == 1) write(unit(i), to);
       }
     });
     if (parts_ == 1) return;
+    add_parts(sums, part_units() * unit_sums(), parts_);
     shared_for(part_units(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) write(unit(i), sums + i * unit_sums());
     });
@@ -95,8 +96,8 @@ class Gradient {
   };
   struct Scratch {
     Element *x, *g;
+    Pixels* pixels;        // of each set
     const Source* beside;  // zeros
-    std::vector<Pixels> sets;
   };
 
   int64_t sets() const { return blocks_of(inputs_.tiles(), kTogether); }
@@ -129,7 +130,7 @@ class Gradient {
     return u;
   }
 
-  void sum(const Unit& u, Scratch& scratch, float* sums) const {
+  void sum(const Unit& u, const Scratch& scratch, float* sums) const {
     for (int64_t done = 0; done < u.sets; done += sets_at_once_) {
       const int64_t sets = std::min(sets_at_once_, u.sets - done);
       find_pixels(u.first_set + done, sets, scratch);
@@ -137,21 +138,20 @@ class Gradient {
         float* const of_group = sums + group * group_sums();
         float* const bias = of_group + tile_at(u, kPlanes, 0, 0, in_blocks());
         if (done == 0) std::fill_n(bias, u.outputs * kTileOutputs, 0.0F);
-        transform_inputs(u.group + group, scratch);
-        transform_outputs(u, u.group + group, scratch, bias);
+        transform_inputs(u.group + group, sets, scratch);
+        transform_outputs(u, u.group + group, sets, scratch, bias);
         multiply(u, sets, done > 0, scratch, of_group);
       }
     }
   }
 
-  void find_pixels(int64_t first_set, int64_t sets, Scratch& scratch) const {
-    scratch.sets.resize(static_cast<size_t>(sets));
+  void find_pixels(int64_t first_set, int64_t sets, const Scratch& scratch) const {
     TileAt tile(inputs_, first_set * kTogether);
     int64_t left = inputs_.tiles() - first_set * kTogether;
-    for (Pixels& set : scratch.sets)
+    for (int64_t set = 0; set < sets; ++set)
       for (int64_t t = 0; t < kTogether; ++t, --left, tile.next(inputs_)) {
-        set.x[t].find(inputs_, tile, left > 0, x_, scratch.beside);
-        set.g[t].find(outputs_, tile, left > 0, g_, scratch.beside);
+        scratch.pixels[set].x[t].find(inputs_, tile, left > 0, x_, scratch.beside);
+        scratch.pixels[set].g[t].find(outputs_, tile, left > 0, g_, scratch.beside);
       }
   }
 
@@ -166,22 +166,21 @@ class Gradient {
   }
 
   // B^T d B -> [plane][block of inputs][set][input]
-  void transform_inputs(int64_t group, const Scratch& scratch) const {
-    const auto sets = static_cast<int64_t>(scratch.sets.size());
+  void transform_inputs(int64_t group, int64_t sets, const Scratch& scratch) const {
     lanes_loop([=, this, &scratch](auto rounding) NF_INLINE {
       for (int64_t set = 0; set < sets; ++set)
         for (int64_t c = 0; c < in_; c += kTileLanes) {
           Element* const to = scratch.x + (c / kInputs * sets + set) * kInputs + c % kInputs;
           Lanes unused;
-          transform_set<OfInput>(rounding, scratch.sets.data()[set].x, group * in_ + c, to,
+          transform_set<OfInput>(rounding, scratch.pixels[set].x, group * in_ + c, to,
                                  input_plane(), unused);
         }
     });
   }
 
   // A dY A^T -> [plane][block of outputs][set][output]; adds dY to the bias' sums.
-  void transform_outputs(const Unit& u, int64_t group, const Scratch& scratch, float* bias) const {
-    const auto sets = static_cast<int64_t>(scratch.sets.size());
+  void transform_outputs(const Unit& u, int64_t group, int64_t sets, const Scratch& scratch,
+                         float* bias) const {
     const int64_t channel = group * out_ + u.output * kTileOutputs;
     lanes_loop([=, this, &u, &scratch](auto rounding) NF_INLINE {
       for (int64_t set = 0; set < sets; ++set)
@@ -189,7 +188,7 @@ class Gradient {
           float* const sum = bias + o * kTileOutputs;
           Lanes total, before;
           transform_set<OfOutputGradient>(
-              rounding, scratch.sets.data()[set].g, channel + o * kTileOutputs,
+              rounding, scratch.pixels[set].g, channel + o * kTileOutputs,
               scratch.g + (o * sets + set) * kTileOutputs, output_plane(), total);
           load_lanes(sum, before);
           store_lanes(rounding, sum, before + total);
@@ -220,7 +219,7 @@ class Gradient {
     }
   }
 
-  // G^T sums G, those of all parts added, rounded.
+  // G^T sums G, rounded.
   void write(const Unit& u, const float* sums) const {
     lanes_loop([=, this, &u](auto rounding) NF_INLINE {
       const float* from = sums;
@@ -234,7 +233,7 @@ class Gradient {
             for (int64_t p = 0; p < kPlanes; ++p) {
               const int64_t at = tile_at(u, p, c / kInputs, o / kTileOutputs, in_blocks()) +
                                  o % kTileOutputs * kInputs + c % kInputs;
-              load_sum(from + at, values[p / 4][p % 4]);
+              load_lanes(from + at, values[p / 4][p % 4]);
             }
             transform<ToKernelGradient>(values, mapped);
 #pragma GCC unroll 9
@@ -245,20 +244,12 @@ class Gradient {
         const int64_t of_bias = tile_at(u, kPlanes, 0, 0, in_blocks());
         for (int64_t o = 0; o < u.outputs * kTileOutputs; o += kTileLanes) {
           Lanes bias;
-          load_sum(from + of_bias + o, bias);
+          load_lanes(from + of_bias + o, bias);
           store_lanes(rounding, bias_ + channel + o, bias);
         }
         from += group_sums();
       }
     });
-  }
-  NF_INLINE void load_sum(const float* sums, Lanes& to) const {
-    load_lanes(sums, to);
-    for (int64_t part = 1; part < parts_; ++part) {
-      Lanes other;
-      load_lanes(sums + part * part_units() * unit_sums(), other);
-      to += other;
-    }
   }
 
   TiledImages inputs_, outputs_;

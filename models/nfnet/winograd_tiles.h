@@ -79,4 +79,17 @@ using TileInputs = TilePixels<4, 1, Source>;
 template <class Source>
 using TileOutputs = TilePixels<2, 0, Source>;
 
+// Memory for tables and zeros from the tensors' allocator, which keeps it for the next step. Of
+// types without constructors.
+template <class T>
+class TableMemory {
+ public:
+  explicit TableMemory(int64_t count)
+      : memory_(at::empty({count * static_cast<int64_t>(sizeof(T))}, at::kByte)) {}
+  T* data() const { return static_cast<T*>(memory_.mutable_data_ptr()); }
+
+ private:
+  at::Tensor memory_;
+};
+
 }  // namespace nf::model
