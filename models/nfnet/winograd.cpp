@@ -16,9 +16,10 @@
 namespace nf::model {
 namespace {
 
-constexpr int64_t kRows = 32;       // tiles of a unit
-constexpr int64_t kChannels = 128;  // of them, where groups are narrower
-constexpr int64_t kLine = 64;       // bytes: planes begin in different sets of a cache
+constexpr int64_t kRows = 32,
+                  kNarrowRows = 16;  // tiles of a unit; narrow groups stay in the first cache
+constexpr int64_t kChannels = 128;   // of them, where groups are narrower
+constexpr int64_t kLine = 64;        // bytes: planes begin in different sets of a cache
 
 int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -51,7 +52,8 @@ class Convolution {
         weight_(static_cast<const Source*>(weight.const_data_ptr())),
         depth_(in_ / kTogether),
         groups_at_once_(std::clamp<int64_t>(kChannels / in_, 1, groups)) {
-    const int64_t blocks = blocks_of(image_.tiles(), kRows);
+    const int64_t most = depth_ <= kRowLanes ? kNarrowRows : kRows;
+    const int64_t blocks = blocks_of(image_.tiles(), most);
     rows_ = blocks_of(blocks_of(image_.tiles(), blocks), kTileRows) * kTileRows;
   }
 
@@ -78,8 +80,11 @@ class Convolution {
       TileInputs<Source>* const own = pixels.data() + thread * rows_;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t tile = i % blocks * rows_, first = i / blocks * groups_at_once_;
+        const int64_t last = std::min(groups_, first + groups_at_once_);
         find_pixels(tile, zeros.data(), own);
-        for (int64_t group = first; group < std::min(groups_, first + groups_at_once_); ++group) {
+        for (int64_t row = 0; row < rows_; ++row)
+          own[row].prefetch(first * in_, (last - first) * in_);
+        for (int64_t group = first; group < last; ++group) {
           transform_inputs(group, own, reinterpret_cast<Source*>(inputs));
           for (int64_t column = 0; column < out_; column += kPanelColumns) {
             multiply(inputs, kernel + panel_at(group, column), columns(column), sums);
