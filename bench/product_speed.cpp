@@ -1,5 +1,6 @@
-// The products of docs/decisions/022 beside the libraries' in one process, in turns: milliseconds
-// (median) and GFLOP/s, counted as if borders were multiplied too. Needs LibTorch alone.
+// The products of docs/decisions/022 and 023 beside the libraries' in one process, in turns:
+// milliseconds (median) and GFLOP/s, counted as if borders were multiplied too. Needs LibTorch
+// alone.
 //   product_speed [--threads 2] [--rounds 9]
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -18,6 +19,7 @@
 #include "core/program.h"
 #include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
+#include "models/nfnet/winograd.h"
 #include "trainer/device/cpu_pool.h"
 
 namespace {
@@ -51,9 +53,10 @@ struct Conv {
 };
 
 void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
-  fmt::print("\n| weight gradient, {} | ours, GFLOP/s | oneDNN's convolution | LibTorch's product |\n"
-             "|---|---|---|---|\n",
-             type == at::kFloat ? "float32" : "bfloat16");
+  fmt::print(
+      "\n| weight gradient, {} | ours, GFLOP/s | oneDNN's convolution | LibTorch's product |\n"
+      "|---|---|---|---|\n",
+      type == at::kFloat ? "float32" : "bfloat16");
   for (const Conv& c : cases) {
     const auto random = [type](at::IntArrayRef shape) {
       return at::randn(shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
@@ -62,16 +65,16 @@ void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int r
     const at::Tensor x = random({c.batch, c.in, c.side, c.side});
     const at::Tensor w = random({c.out, c.in / c.groups, c.kernel, c.kernel});
     const at::Tensor g = random({c.batch, c.out, after, after});
-    std::vector<Way> ways = {
-        [&] {
-          model::weight_gradient(x, g, c.kernel, c.kernel,
-                                 {c.stride, c.padding, c.padding, c.groups});
-        },
-        [&] {
-          at::convolution_backward(g, x, w, at::IntArrayRef(c.out), {c.stride, c.stride},
-                                   {c.padding, c.padding}, {1, 1}, false, {0, 0}, c.groups,
-                                   {false, true, true});
-        }};
+    std::vector<Way> ways = {[&] {
+                               model::weight_gradient(x, g, c.kernel, c.kernel,
+                                                      {c.stride, c.padding, c.padding, c.groups});
+                             },
+                             [&] {
+                               at::convolution_backward(g, x, w, at::IntArrayRef(c.out),
+                                                        {c.stride, c.stride},
+                                                        {c.padding, c.padding}, {1, 1}, false,
+                                                        {0, 0}, c.groups, {false, true, true});
+                             }};
     if (c.kernel == 1)
       ways.emplace_back([&] {
         const at::Tensor rows = g.permute({0, 2, 3, 1}).reshape({-1, c.out});
@@ -82,6 +85,42 @@ void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int r
     print(fmt::format("{} to {}, {}x{}, stride {}, {} groups, {} px, batch {}", c.in, c.out,
                       c.kernel, c.kernel, c.stride, c.groups, after, c.batch),
           time_in_turns(ways, rounds), gflop);
+  }
+}
+
+// A 3x3 convolution with stride 1, a column for each of two ways of its three products.
+void winograd(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
+  fmt::print(
+      "\n| Winograd, {} | forward, GFLOP/s as if direct | oneDNN | of images | oneDNN | of weight "
+      "| "
+      "weight_gradient |\n|---|---|---|---|---|---|---|\n",
+      type == at::kFloat ? "float32" : "bfloat16");
+  for (const Conv& c : cases) {
+    const auto random = [type](at::IntArrayRef shape) {
+      return at::randn(shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+    };
+    const at::Tensor x = random({c.batch, c.in, c.side, c.side});
+    const at::Tensor w = random({c.out, c.in / c.groups, 3, 3});
+    const at::Tensor g = random({c.batch, c.out, c.side, c.side});
+    const at::Tensor b = at::randn({c.out}).to(type);
+    const std::vector<Way> ways = {
+        [&] { model::winograd_conv(x, w, b, c.groups); },
+        [&] {
+          at::convolution(x, w, b, {1, 1}, {1, 1}, {1, 1}, false, {0, 0}, c.groups);
+        },
+        [&] { model::winograd_of_images(g, w, c.groups); },
+        [&] {
+          at::convolution_backward(g, x, w, at::IntArrayRef(c.out), {1, 1}, {1, 1}, {1, 1}, false,
+                                   {0, 0}, c.groups, {true, false, false});
+        },
+        [&] { model::winograd_of_weight(x, g, c.groups); },
+        [&] {
+          model::weight_gradient(x, g, 3, 3, {1, 1, 1, c.groups});
+        }};
+    const double gflop = 2e-9 * static_cast<double>(g.numel() * w.size(1) * 9);
+    print(
+        fmt::format("{} to {}, {} groups, {} px, batch {}", c.in, c.out, c.groups, c.side, c.batch),
+        time_in_turns(ways, rounds), gflop);
   }
 }
 
@@ -106,10 +145,21 @@ void measure(int rounds) {
       {8, 256, 256, 48, 1, 1, 0, 1}, {8, 768, 1536, 12, 1, 1, 0, 1}};
   weight_gradients(at::kBFloat16, large, rounds);
   weight_gradients(at::kFloat, large, rounds);
-  weight_gradients(at::kFloat,
-                   {{128, 64, 128, 8, 1, 1, 0, 1}, {128, 96, 64, 8, 1, 1, 0, 1},
-                    {128, 64, 64, 8, 3, 1, 1, 4}},
-                   rounds);
+  weight_gradients(
+      at::kFloat,
+      {{128, 64, 128, 8, 1, 1, 0, 1}, {128, 96, 64, 8, 1, 1, 0, 1}, {128, 64, 64, 8, 3, 1, 1, 4}},
+      rounds);
+  const std::vector<Conv> wide = {{8, 768, 768, 12, 3, 1, 1, 6},
+                                  {8, 768, 768, 6, 3, 1, 1, 6},
+                                  {8, 256, 256, 24, 3, 1, 1, 2},
+                                  {8, 128, 128, 48, 3, 1, 1, 1},
+                                  {8, 32, 64, 96, 3, 1, 1, 1}};
+  winograd(at::kBFloat16, wide, rounds);
+  winograd(at::kFloat, wide, rounds);
+  winograd(
+      at::kFloat,
+      {{128, 96, 96, 8, 3, 1, 1, 6}, {128, 128, 128, 4, 3, 1, 1, 8}, {128, 32, 32, 16, 3, 1, 1, 2}},
+      rounds);
   row_products(rounds);
 }
 
@@ -118,7 +168,7 @@ void measure(int rounds) {
 int main(int argc, char** argv) {
   setenv("MKL_CBWR", "AUTO", 0);  // as nf-train does (trainer/program.cpp), before MKL's first call
   return run_program("product_speed", [&] {
-    CLI::App app("Weight gradients and small products beside the libraries'.", "product_speed");
+    CLI::App app("Convolutions' products beside the libraries'.", "product_speed");
     int threads = 2, rounds = 9;
     app.add_option("--threads", threads, "of each product")
         ->check(CLI::Range(1, 1024))

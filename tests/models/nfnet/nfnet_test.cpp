@@ -130,8 +130,7 @@ TEST(Init, SignalNeitherDiesOutNorExplodes) {
   }
 }
 
-TEST(BFloat16, NearFloat32) {
-  const Nfnet net = golden_tiny(at::kFloat);
+void expect_near_float32(const Nfnet& net) {
   const at::Tensor images = golden_image_tensor({3, 3, 64, 64}, at::kFloat);
   ForwardOptions low;
   low.compute = at::kBFloat16;
@@ -150,6 +149,18 @@ TEST(BFloat16, NearFloat32) {
   }
   EXPECT_GT(dot / std::sqrt(a * b), 0.9999);
   EXPECT_NEAR(std::sqrt(a / b), 1, 0.01);
+}
+
+TEST(BFloat16, NearFloat32) { expect_near_float32(golden_tiny(at::kFloat)); }
+
+TEST(BFloat16, WideGroupsNearFloat32) {  // wide enough for winograd.h
+  model::NfnetSpec spec = tiny_spec();
+  spec.widths = {64, 128, 192, 192};
+  spec.stem_channels = {2, 4, 32, 32};
+  spec.group_width = 32;
+  Nfnet net(spec);
+  fill_golden(net);
+  expect_near_float32(net);
 }
 
 TEST(Forward, SameBitsEveryTime) {
