@@ -64,9 +64,13 @@ at::Tensor block_forward(const at::Tensor& x, const BlockSpec& block, const Bloc
                          const NfnetSpec& spec, const at::Tensor& keep) {
   const Flavour flavour = spec.flavour;
   at::Tensor shortcut, o;
-  if (block.projection) {
+  if (block.projection && block.stride == 1) {
     o = gelu(x, flavour);
-    shortcut = ws_conv(block.stride == 1 ? o : avg_pool_same(o), p.shortcut, 1, 1, flavour);
+    shortcut = ws_conv(o, p.shortcut, 1, 1, flavour);
+  } else if (block.projection) {
+    const GeluPool both = gelu_pool_same(x, flavour);
+    o = both.activated;
+    shortcut = ws_conv(both.pooled, p.shortcut, 1, 1, flavour);
   } else {
     const GeluFork both = gelu_fork(x, flavour);
     shortcut = both.x;

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/check.h"
 #include "core/vector_loop.h"
 #include "models/nfnet/elements.h"
 #include "models/nfnet/operators.h"
@@ -90,6 +91,38 @@ void backward_add_loop(const T* __restrict x, const T* __restrict g, const T* __
   vector_loop([=]() NF_INLINE {
     for (int64_t i = 0; i < n; ++i)
       store(dx[i], load(g[i]) * slope_of(load(x[i])) + load(added[i]));
+  });
+}
+
+// Of two rows of `width` pixels the means of 2 x 2.
+template <class T>
+void pool_loop(const T* __restrict y, T* __restrict to, int64_t width, int64_t channels) {
+  using A = typename Arithmetic<T>::Type;
+  const int64_t below = width * channels;
+  vector_loop([=]() NF_INLINE {
+    for (int64_t w = 0; w < width / 2; ++w)
+      for (int64_t c = 0; c < channels; ++c) {
+        const T* const at = y + 2 * w * channels + c;
+        const A sum =
+            load(at[0]) + load(at[channels]) + load(at[below]) + load(at[below + channels]);
+        store(to[w * channels + c], sum * static_cast<A>(0.25));
+      }
+  });
+}
+
+// dx = (g + a quarter of the pooled pixel's gradient) gelu'(x), for two rows.
+template <class T>
+void backward_pool_loop(const T* __restrict x, const T* __restrict g, const T* __restrict pooled,
+                        T* __restrict dx, int64_t width, int64_t channels) {
+  using A = typename Arithmetic<T>::Type;
+  vector_loop([=]() NF_INLINE {
+    for (int64_t pixel = 0; pixel < 2 * width; ++pixel) {
+      const int64_t first = pixel * channels, of_pooled = pixel % width / 2 * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        const A up = load(g[first + c]) + load(pooled[of_pooled + c]) * static_cast<A>(0.25);
+        store(dx[first + c], up * slope_of(load(x[first + c])));
+      }
+    }
   });
 }
 
@@ -248,6 +281,51 @@ class Fork : public torch::autograd::Function<Fork> {
   }
 };
 
+// body(offset in x, offset in the pooled tensor) for every two rows of x.
+template <class Body>
+void over_row_pairs(const at::Tensor& x, const Body& body) {
+  const int64_t row = x.size(3) * x.size(1);
+  shared_for(x.size(0) * x.size(2) / 2, std::max<int64_t>(1, kGrain / (2 * row)),
+             [&](int64_t begin, int64_t end) {
+               for (int64_t i = begin; i < end; ++i) body(2 * i * row, i * (row / 2));
+             });
+}
+
+class Pooled : public torch::autograd::Function<Pooled> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx,
+                                                const at::Tensor& x) {
+    ctx->save_for_backward({x});
+    const int64_t channels = x.size(1), width = x.size(3);
+    const at::Tensor y = at::empty_like(x);
+    const at::Tensor pooled = at::empty({x.size(0), channels, x.size(2) / 2, width / 2},
+                                        x.options().memory_format(at::MemoryFormat::ChannelsLast));
+    with_element_type(x, [&](auto* type) {
+      over_row_pairs(x,
+                     [&, to = write(y, type), means = write(pooled, type)](int64_t at, int64_t p) {
+                       forward_loop(read(x, type) + at, to + at, 2 * width * channels);
+                       pool_loop(to + at, means + p, width, channels);
+                     });
+    });
+    return {y, pooled};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 torch::autograd::variable_list grads) {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    const at::Tensor x = ctx->get_saved_variables()[0], g = laid_out_like(grads[0], x);
+    const at::Tensor of_pooled = grads[1].contiguous(at::MemoryFormat::ChannelsLast);
+    at::Tensor dx = at::empty_like(x);
+    with_element_type(x, [&](auto* type) {
+      over_row_pairs(x, [&, to = write(dx, type)](int64_t at, int64_t p) {
+        backward_pool_loop(read(x, type) + at, read(g, type) + at, read(of_pooled, type) + p,
+                           to + at, x.size(3), x.size(1));
+      });
+    });
+    return {dx};
+  }
+};
+
 }  // namespace
 
 // Both take tensors of one type whose elements lie in the same places without gaps.
@@ -273,6 +351,17 @@ at::Tensor gelu_tanh_padded(const at::Tensor& x, int64_t bottom, int64_t right) 
 GeluFork gelu_tanh_fork(const at::Tensor& x) {
   if (!x.is_cpu() || !x.is_non_overlapping_and_dense()) return {x, gelu_tanh(x)};
   const torch::autograd::variable_list both = Fork::apply(x);
+  return {both[0], both[1]};
+}
+
+bool gelu_tanh_pools(const at::Tensor& x) {
+  return x.is_cpu() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+         x.size(2) % 2 == 0 && x.size(3) % 2 == 0;
+}
+
+GeluPool gelu_tanh_pool(const at::Tensor& x) {
+  NF_CHECK(gelu_tanh_pools(x), "an even NHWC tensor on the CPU");
+  const torch::autograd::variable_list both = Pooled::apply(x);
   return {both[0], both[1]};
 }
 

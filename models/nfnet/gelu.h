@@ -24,4 +24,12 @@ struct GeluFork {
 };
 GeluFork gelu_tanh_fork(const at::Tensor& x);
 
+// gelu_tanh(x) and its means over 2 x 2 pixels, in one pass forward and one backward. x [B, C, H,
+// W] with even H and W in NHWC on the CPU, as gelu_tanh_pools tells.
+struct GeluPool {
+  at::Tensor activated, pooled;
+};
+bool gelu_tanh_pools(const at::Tensor& x);
+GeluPool gelu_tanh_pool(const at::Tensor& x);
+
 }  // namespace nf::model

@@ -33,6 +33,12 @@ GeluFork gelu_fork(const at::Tensor& x, Flavour flavour) {
   return gelu_tanh_fork(x);
 }
 
+GeluPool gelu_pool_same(const at::Tensor& x, Flavour flavour) {
+  if (flavour == Flavour::kDm && gelu_tanh_pools(x)) return gelu_tanh_pool(x);
+  const at::Tensor activated = gelu(x, flavour);
+  return {activated, avg_pool_same(activated)};
+}
+
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                      int64_t stride, int64_t groups) {
   const Padding h = same_padding(x.size(2), weight.size(2), stride);

@@ -36,6 +36,8 @@ at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain
 // GELU without gamma: tanh form (kDm) or erf (kTimm).
 at::Tensor gelu(const at::Tensor& x, Flavour flavour);
 GeluFork gelu_fork(const at::Tensor& x, Flavour flavour);
+// gelu(x) and avg_pool_same of it.
+GeluPool gelu_pool_same(const at::Tensor& x, Flavour flavour);
 
 // Convolution of x [B,C,H,W] with TensorFlow's SAME padding: output ceil(n / stride).
 at::Tensor conv_same(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -85,6 +85,37 @@ TEST(Gelu, WritesThePaddingBehindIt) {
   }
 }
 
+TEST(Gelu, MakesTheMeansOfFourPixelsToo) {
+  const auto flat = [](const at::Tensor& a, const at::Tensor& b) {
+    return at::cat({a.permute({0, 2, 3, 1}).flatten(), b.permute({0, 2, 3, 1}).flatten() * 3});
+  };
+  const Operation fused = [&](const auto& in) {
+    const model::GeluPool both = model::gelu_pool_same(in[0], model::Flavour::kDm);
+    return flat(both.activated, both.pooled);
+  };
+  const Operation composed = [&](const auto& in) {
+    const at::Tensor y = at::gelu(in[0], "tanh");
+    return flat(y, model::avg_pool_same(y));
+  };
+  for (const auto& [height, width] : {std::pair<int64_t, int64_t>{2, 2}, {6, 10}, {5, 4}, {4, 7}}) {
+    const int64_t pooled = (height + 1) / 2 * ((width + 1) / 2);
+    const at::Tensor x = numbers("x", {3, 19, height, width}, at::kDouble, 3);
+    const at::Tensor up = numbers("up", {3 * 19 * (height * width + pooled)});
+    const auto expected = run(composed, {x}, up);
+    EXPECT_EQ(model::gelu_tanh_pools(x.contiguous(at::MemoryFormat::ChannelsLast)),
+              height % 2 == 0 && width % 2 == 0);
+    for (const auto format : {at::MemoryFormat::ChannelsLast, at::MemoryFormat::Contiguous})
+      for (const auto type : {at::kDouble, at::kFloat, at::kBFloat16}) {
+        const auto found = run(fused, {x.to(type).contiguous(format)}, up.to(type));
+        const double rounding = type == at::kDouble  ? 1e-13
+                                : type == at::kFloat ? 3e-6
+                                                     : 12 * 0x1p-7;
+        EXPECT_LT(worst(found[0], expected[0]), rounding);
+        EXPECT_LT(worst(found[1], expected[1]), rounding);
+      }
+  }
+}
+
 TEST(Gelu, AddsTheGradientOfWhatIsUsedTwice) {
   const Operation fork = [](const auto& in) {
     const model::GeluFork both = model::gelu_tanh_fork(in[0]);
