@@ -16,9 +16,9 @@
 namespace nf::model {
 namespace {
 
-constexpr int64_t kRows = 32,
-                  kNarrowRows = 16;  // tiles of a unit; narrow groups stay in the first cache
-constexpr int64_t kChannels = 128;   // of them, where groups are narrower
+constexpr int64_t kRows = 32;        // tiles of a unit
+constexpr int64_t kNarrowRows = 16;  // of narrow groups, which stay in the first cache then
+constexpr int64_t kChannels = 128;   // of a unit, where groups are narrower
 constexpr int64_t kLine = 64;        // bytes: planes begin in different sets of a cache
 
 int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -105,7 +105,19 @@ class Convolution {
     return (group * out_ + first) * kPlanes * depth_;
   }
 
-  // lanes[r][s] = the kernel's values of 16 outputs from `output` on, for one input.
+  using Square = float[kKernel][kRowLanes][kRowLanes];  // [place][input][output]
+  NF_INLINE static void read_square(const Source* from, int64_t channels, Square& to) {
+    for (int64_t place = 0; place < kKernel; ++place) {
+      Lanes rows[kRowLanes];
+#pragma GCC unroll 16
+      for (int64_t o = 0; o < kRowLanes; ++o)
+        load_lanes(from + (o * kKernel + place) * channels, rows[o]);
+      transpose(rows);
+      __builtin_memcpy(to[place], rows, sizeof rows);
+    }
+  }
+
+  // G g G^T of the panel from output `first` on -> its place in `kernel`.
   void transform_kernel(int64_t group, int64_t first, Element* kernel) const {
     Element* const panel = kernel + panel_at(group, first);
     const int64_t width = columns(first), plane = depth_ * width;
@@ -115,15 +127,9 @@ class Convolution {
     lanes_loop([=, this](auto rounding) NF_INLINE {
       for (int64_t block = 0; block < in_; block += kRowLanes)
         for (int64_t v = 0; v < width; v += kRowLanes) {
-          float square[kKernel][kRowLanes][kRowLanes];  // [place][input][output]
-          for (int64_t place = 0; !turned_ && place < kKernel; ++place) {
-            Lanes rows[kRowLanes];
-#pragma GCC unroll 16
-            for (int64_t o = 0; o < kRowLanes; ++o)
-              load_lanes(from + ((first + v + o) * kKernel + place) * channels + block, rows[o]);
-            transpose(rows);
-            __builtin_memcpy(square[place], rows, sizeof rows);
-          }
+          Square square;
+          if (!turned_)
+            read_square(from + (first + v) * kKernel * channels + block, channels, square);
           for (int64_t i = 0; i < kRowLanes; i += kTogether) {
             Lanes mapped[kTogether][4][4];
             for (int64_t k = 0; k < kTogether; ++k) {

@@ -12,9 +12,10 @@
 namespace nf::model {
 namespace {
 
-constexpr int64_t kPackedBytes = 1 << 19;                // of transformed tiles at a time
-constexpr int64_t kPartBytes = 1 << 20, kMostParts = 8;  // of sums, of a few groups
-constexpr int64_t kMostSets = 32;       // of tiles, so that narrow groups stay in the first cache
+constexpr int64_t kPackedBytes = 1 << 19;  // of transformed tiles at a time
+constexpr int64_t kMostSets = 32;          // of tiles; narrow groups stay in the first cache then
+constexpr int64_t kPartBytes = 1 << 20;    // of the sums of all parts, but of two at least
+constexpr int64_t kMostParts = 8;
 constexpr int64_t kChannels = 128;      // of a unit, where groups are narrower
 constexpr int64_t kUnitsPerThread = 4;  // or any multiple of the threads
 constexpr int64_t kPad = 16;            // planes begin in different sets of a cache
