@@ -7,10 +7,10 @@
 
 #include "core/check.h"
 #include "core/vector_loop.h"
+#include "models/nfnet/lanes.h"
 #include "models/nfnet/processor.h"
 #include "models/nfnet/rows_tile.h"
 #include "models/nfnet/shared_for.h"
-#include "models/nfnet/winograd_lanes.h"
 
 namespace nf::model {
 namespace {

@@ -11,6 +11,7 @@
 #include "models/nfnet/processor.h"
 #include "models/nfnet/rows_tile.h"
 #include "models/nfnet/shared_for.h"
+#include "models/nfnet/winograd_maps.h"
 #include "models/nfnet/winograd_tiles.h"
 
 namespace nf::model {

@@ -16,7 +16,7 @@ bool winograd_is_faster(const at::Tensor& x, const at::Tensor& weight, const Con
 
 // x [B, C, H, W], weight [O, C / groups, 3, 3], bias [O] of one type, float32 or bfloat16, x and
 // weight in NHWC -> [B, O, H, W] in NHWC: the convolution with one zero around the image, by
-// Y = A^T [(G g G^T) * (B^T d B)] A (winograd_lanes.h). C / groups and O / groups are multiples of
+// Y = A^T [(G g G^T) * (B^T d B)] A (winograd_maps.h). C / groups and O / groups are multiples of
 // 16. In bfloat16 G g G^T and B^T d B are rounded to bfloat16, all else is computed in float32: the
 // result's relative error is about 0.4 %, where that of rounded weights and results alone is 0.24.
 // Sums have one order: the same bits for any number of threads, and for an image whatever lies

@@ -7,6 +7,7 @@
 #include "models/nfnet/shared_for.h"
 #include "models/nfnet/weight_tile.h"
 #include "models/nfnet/winograd.h"
+#include "models/nfnet/winograd_maps.h"
 #include "models/nfnet/winograd_tiles.h"
 
 namespace nf::model {

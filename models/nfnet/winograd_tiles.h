@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "core/vector_loop.h"
-#include "models/nfnet/winograd_lanes.h"
+#include "models/nfnet/lanes.h"
 
 namespace nf::model {
 
