@@ -50,6 +50,19 @@ void print(const std::string& what, const std::vector<double>& ms, double gflop)
 
 struct Conv {
   int64_t batch, in, out, side, kernel, stride, padding, groups;
+  int64_t after() const { return (side + 2 * padding - kernel) / stride + 1; }
+};
+
+// Of a convolution: its input, its weight and its result's gradient, drawn, in NHWC.
+struct Tensors {
+  Tensors(const Conv& c, at::ScalarType type)
+      : x(draw({c.batch, c.in, c.side, c.side}, type)),
+        w(draw({c.out, c.in / c.groups, c.kernel, c.kernel}, type)),
+        g(draw({c.batch, c.out, c.after(), c.after()}, type)) {}
+  static at::Tensor draw(at::IntArrayRef shape, at::ScalarType type) {
+    return at::randn(shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
+  }
+  at::Tensor x, w, g;
 };
 
 void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
@@ -58,13 +71,8 @@ void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int r
       "|---|---|---|---|\n",
       type == at::kFloat ? "float32" : "bfloat16");
   for (const Conv& c : cases) {
-    const auto random = [type](at::IntArrayRef shape) {
-      return at::randn(shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
-    };
-    const int64_t after = (c.side + 2 * c.padding - c.kernel) / c.stride + 1;
-    const at::Tensor x = random({c.batch, c.in, c.side, c.side});
-    const at::Tensor w = random({c.out, c.in / c.groups, c.kernel, c.kernel});
-    const at::Tensor g = random({c.batch, c.out, after, after});
+    const Tensors t(c, type);
+    const at::Tensor &x = t.x, &w = t.w, &g = t.g;
     std::vector<Way> ways = {[&] {
                                model::weight_gradient(x, g, c.kernel, c.kernel,
                                                       {c.stride, c.padding, c.padding, c.groups});
@@ -83,12 +91,13 @@ void weight_gradients(at::ScalarType type, const std::vector<Conv>& cases, int r
       });
     const double gflop = 2e-9 * static_cast<double>(g.numel() * w.size(1) * c.kernel * c.kernel);
     print(fmt::format("{} to {}, {}x{}, stride {}, {} groups, {} px, batch {}", c.in, c.out,
-                      c.kernel, c.kernel, c.stride, c.groups, after, c.batch),
+                      c.kernel, c.kernel, c.stride, c.groups, c.after(), c.batch),
           time_in_turns(ways, rounds), gflop);
   }
 }
 
-// A 3x3 convolution with stride 1, a column for each of two ways of its three products.
+// 3x3 convolutions with stride 1: two ways of each of the three products, and how far the result of
+// Winograd's and of oneDNN's is from float64, relative to its norm.
 void winograd(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
   fmt::print(
       "\n| Winograd, {} | forward, GFLOP/s as if direct | oneDNN | of images | oneDNN | of weight "
@@ -96,13 +105,18 @@ void winograd(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
       "weight_gradient |\n|---|---|---|---|---|---|---|\n",
       type == at::kFloat ? "float32" : "bfloat16");
   for (const Conv& c : cases) {
-    const auto random = [type](at::IntArrayRef shape) {
-      return at::randn(shape).to(type).contiguous(at::MemoryFormat::ChannelsLast);
-    };
-    const at::Tensor x = random({c.batch, c.in, c.side, c.side});
-    const at::Tensor w = random({c.out, c.in / c.groups, 3, 3});
-    const at::Tensor g = random({c.batch, c.out, c.side, c.side});
+    const Tensors t(c, type);
+    const at::Tensor &x = t.x, &w = t.w, &g = t.g;
     const at::Tensor b = at::randn({c.out}).to(type);
+    const auto directly = [&](const at::Tensor& in, const at::Tensor& kernel,
+                              const at::Tensor& bias) {
+      return at::convolution(in, kernel, bias, {1, 1}, {1, 1}, {1, 1}, false, {0, 0}, c.groups);
+    };
+    const auto exact = [](const at::Tensor& tensor) { return tensor.to(at::kDouble); };
+    const at::Tensor result = directly(exact(x), exact(w), exact(b));
+    const auto error = [&](const at::Tensor& found) {
+      return ((exact(found) - result).norm() / result.norm()).item<double>();
+    };
     const std::vector<Way> ways = {
         [&] { model::winograd_conv(x, w, b, c.groups); },
         [&] {
@@ -118,9 +132,10 @@ void winograd(at::ScalarType type, const std::vector<Conv>& cases, int rounds) {
           model::weight_gradient(x, g, 3, 3, {1, 1, 1, c.groups});
         }};
     const double gflop = 2e-9 * static_cast<double>(g.numel() * w.size(1) * 9);
-    print(
-        fmt::format("{} to {}, {} groups, {} px, batch {}", c.in, c.out, c.groups, c.side, c.batch),
-        time_in_turns(ways, rounds), gflop);
+    print(fmt::format("{} to {}, {} groups, {} px, batch {}; forward's errors {:.1e}, {:.1e}", c.in,
+                      c.out, c.groups, c.side, c.batch,
+                      error(model::winograd_conv(x, w, b, c.groups)), error(directly(x, w, b))),
+          time_in_turns(ways, rounds), gflop);
   }
 }
 

@@ -39,14 +39,29 @@ void multiply_anywhere(const Element* rows, int64_t depth, const Element* panel,
 
 #if defined(__x86_64__) && defined(__GNUC__)
 template <int64_t kVectors>
-[[gnu::target("avx512f")]] void multiply_avx512(const float* rows, int64_t depth,
-                                                const float* panel, const float* bias, float* to,
-                                                int64_t apart) {
-  __m512 sums[kTileRows][kVectors];
+[[gnu::target("avx512f"), gnu::always_inline]] inline void start_tile(
+    const float* bias, __m512 (&sums)[kTileRows][kVectors]) {
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kTileRows; ++r)
 #pragma GCC unroll 2
     for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = _mm512_loadu_ps(bias + v * kRowLanes);
+}
+template <int64_t kVectors>
+[[gnu::target("avx512f"), gnu::always_inline]] inline void store_tile(
+    const __m512 (&sums)[kTileRows][kVectors], float* to, int64_t apart) {
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < kTileRows; ++r)
+#pragma GCC unroll 2
+    for (int64_t v = 0; v < kVectors; ++v)
+      _mm512_storeu_ps(to + r * apart + v * kRowLanes, sums[r][v]);
+}
+
+template <int64_t kVectors>
+[[gnu::target("avx512f")]] void multiply_avx512(const float* rows, int64_t depth,
+                                                const float* panel, const float* bias, float* to,
+                                                int64_t apart) {
+  __m512 sums[kTileRows][kVectors];
+  start_tile(bias, sums);
   for (int64_t i = 0; i < depth; ++i) {
     __m512 columns[kVectors];
 #pragma GCC unroll 2
@@ -60,11 +75,7 @@ template <int64_t kVectors>
         sums[r][v] = _mm512_fmadd_ps(row, columns[v], sums[r][v]);
     }
   }
-#pragma GCC unroll 8
-  for (int64_t r = 0; r < kTileRows; ++r)
-#pragma GCC unroll 2
-    for (int64_t v = 0; v < kVectors; ++v)
-      _mm512_storeu_ps(to + r * apart + v * kRowLanes, sums[r][v]);
+  store_tile(sums, to, apart);
 }
 
 template <int64_t kVectors>
@@ -72,10 +83,7 @@ template <int64_t kVectors>
                                                            const uint32_t* panel, const float* bias,
                                                            float* to, int64_t apart) {
   __m512 sums[kTileRows][kVectors];
-#pragma GCC unroll 8
-  for (int64_t r = 0; r < kTileRows; ++r)
-#pragma GCC unroll 2
-    for (int64_t v = 0; v < kVectors; ++v) sums[r][v] = _mm512_loadu_ps(bias + v * kRowLanes);
+  start_tile(bias, sums);
   for (int64_t i = 0; i < depth; ++i) {
     __m512bh columns[kVectors];
 #pragma GCC unroll 2
@@ -91,11 +99,7 @@ template <int64_t kVectors>
         sums[r][v] = _mm512_dpbf16_ps(sums[r][v], row, columns[v]);
     }
   }
-#pragma GCC unroll 8
-  for (int64_t r = 0; r < kTileRows; ++r)
-#pragma GCC unroll 2
-    for (int64_t v = 0; v < kVectors; ++v)
-      _mm512_storeu_ps(to + r * apart + v * kRowLanes, sums[r][v]);
+  store_tile(sums, to, apart);
 }
 
 bool has_instruction(const float*) { return has_avx512(); }

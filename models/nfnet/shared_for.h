@@ -14,6 +14,9 @@
 
 namespace nf::model {
 
+// How many blocks of `size` hold n, the last one perhaps not full.
+inline int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
 // What is left of a thread's part: its own thread takes from the front, others from the back.
 class alignas(64) Share {
  public:
@@ -42,7 +45,7 @@ constexpr int64_t kMostSharing = 64;  // threads
 // it.
 template <class Body>
 void shared_for(int64_t n, int64_t grain, const Body& body) {
-  const int64_t blocks = (n + grain - 1) / grain;
+  const int64_t blocks = blocks_of(n, grain);
   const int64_t threads = std::min({int64_t{at::get_num_threads()}, blocks, kMostSharing});
   if (threads <= 1 || at::in_parallel_region()) {
     if (n > 0) body(int64_t{0}, n);

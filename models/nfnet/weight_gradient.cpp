@@ -22,8 +22,6 @@ constexpr int64_t kPackedBytes = 1 << 19;                // at a time
 constexpr int64_t kPartBytes = 1 << 20, kMostParts = 8;  // of the sums of one group
 constexpr int64_t kUnitsPerThread = 4;                   // or any multiple of the threads
 
-int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
 // A tensor in NHWC, whose channels are packed in blocks.
 template <class Type>
 struct Side {

@@ -22,8 +22,6 @@ constexpr int64_t kNarrowRows = 16;  // of narrow groups, which stay in the firs
 constexpr int64_t kChannels = 128;   // of a unit, where groups are narrower
 constexpr int64_t kLine = 64;        // bytes: planes begin in different sets of a cache
 
-int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
 // Products of float32, or of pairs of bfloat16 that lie side by side.
 template <class Source>
 struct Products {

@@ -21,8 +21,6 @@ constexpr int64_t kChannels = 128;      // of a unit, where groups are narrower
 constexpr int64_t kUnitsPerThread = 4;  // or any multiple of the threads
 constexpr int64_t kPad = 16;            // planes begin in different sets of a cache
 
-int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
-
 template <class Type>
 class Gradient {
  public:
