@@ -1,5 +1,5 @@
 // See winograd.h. A unit is some tiles of some groups. Its transformed inputs stay in the second
-// cache; each of their 16 planes is multiplied by that of the kernel, one panel of a group's
+// cache; each of their planes is multiplied by that of the kernel, one panel of a group's
 // outputs at a time.
 #include "models/nfnet/winograd.h"
 
@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kRows = 32;        // tiles of a unit
 constexpr int64_t kNarrowRows = 16;  // of narrow groups, which stay in the first cache then
 constexpr int64_t kChannels = 128;   // of a unit, where groups are narrower
-constexpr int64_t kLine = 64;        // bytes: planes begin in different sets of a cache
+constexpr int64_t kPad = 16;         // floats: planes begin in different sets of a cache
 
 // Products of float32, or of pairs of bfloat16 that lie side by side.
 template <class Source>
@@ -34,7 +34,7 @@ struct Products<uint16_t> {
   static constexpr int64_t kTogether = 2;
 };
 
-template <class Source>
+template <class Form, class Source>
 class Convolution {
  public:
   using Element = typename Products<Source>::Element;
@@ -42,7 +42,7 @@ class Convolution {
 
   // Of x with the kernel, or of a gradient with the kernel turned around.
   Convolution(const at::Tensor& x, const at::Tensor& weight, int64_t groups, bool turned)
-      : image_(x),
+      : image_(x, Form::kOutputs),
         groups_(groups),
         in_(x.size(1) / groups),
         out_((turned ? weight.size(1) * groups : weight.size(0)) / groups),
@@ -58,8 +58,8 @@ class Convolution {
 
   void run(const float* bias, Source* to) {
     const int64_t threads = at::get_num_threads();
-    const int64_t of_thread = kPlanes * (input_plane() + sum_plane());
-    const int64_t of_kernel = groups_ * out_ * depth_ * kPlanes;
+    const int64_t of_thread = kAll * (input_plane() + sum_plane());
+    const int64_t of_kernel = groups_ * out_ * depth_ * kAll;
     const at::Tensor memory = at::empty({of_kernel + threads * of_thread}, at::kFloat);
     auto* const kernel = static_cast<Element*>(memory.mutable_data_ptr());
     float* const scratch = memory.mutable_data_ptr<float>() + of_kernel;
@@ -70,19 +70,17 @@ class Convolution {
     });
     const TableMemory<Source> zeros(image_.channels);
     std::fill_n(zeros.data(), image_.channels, Source{});
-    const TableMemory<TileInputs<Source>> pixels(threads * rows_);
+    const TableMemory<Pixels> pixels(threads * rows_);
     const int64_t blocks = blocks_of(image_.tiles(), rows_);
     shared_for(chunks() * blocks, 1, [&](int64_t begin, int64_t end) {
       const int64_t thread = at::get_thread_num();
       auto* const inputs = reinterpret_cast<Element*>(scratch + thread * of_thread);
-      float* const sums = reinterpret_cast<float*>(inputs + kPlanes * input_plane());
-      TileInputs<Source>* const own = pixels.data() + thread * rows_;
+      float* const sums = reinterpret_cast<float*>(inputs + kAll * input_plane());
+      Pixels* const own = pixels.data() + thread * rows_;
       for (int64_t i = begin; i < end; ++i) {
         const int64_t tile = i % blocks * rows_, first = i / blocks * groups_at_once_;
         const int64_t last = std::min(groups_, first + groups_at_once_);
         find_pixels(tile, zeros.data(), own);
-        for (int64_t row = 0; row < rows_; ++row)
-          own[row].prefetch(first * in_, (last - first) * in_);
         for (int64_t group = first; group < last; ++group) {
           transform_inputs(group, own, reinterpret_cast<Source*>(inputs));
           for (int64_t column = 0; column < out_; column += kPanelColumns) {
@@ -95,13 +93,17 @@ class Convolution {
   }
 
  private:
+  using Pixels = TileInputs<Form, Source>;
+  static constexpr int64_t kAll = kPlanes<Form>;
+  static constexpr int64_t kSide = Form::kInputs;  // a plane is that of a row and column
+
   int64_t chunks() const { return blocks_of(groups_, groups_at_once_); }
-  int64_t input_plane() const { return rows_ * depth_ + kLine / 4; }
-  int64_t sum_plane() const { return rows_ * kPanelColumns + kLine / 4; }
+  int64_t input_plane() const { return rows_ * depth_ + kPad; }
+  int64_t sum_plane() const { return rows_ * kPanelColumns + kPad; }
   int64_t columns(int64_t first) const { return std::min(kPanelColumns, out_ - first); }
   // Of a group and panel: [plane][depth][columns].
   int64_t panel_at(int64_t group, int64_t first) const {
-    return (group * out_ + first) * kPlanes * depth_;
+    return (group * out_ + first) * kAll * depth_;
   }
 
   using Square = float[kKernel][kRowLanes][kRowLanes];  // [place][input][output]
@@ -130,60 +132,57 @@ class Convolution {
           if (!turned_)
             read_square(from + (first + v) * kKernel * channels + block, channels, square);
           for (int64_t i = 0; i < kRowLanes; i += kTogether) {
-            Lanes mapped[kTogether][4][4];
+            Lanes mapped[kTogether][kAll];
             for (int64_t k = 0; k < kTogether; ++k) {
-              Lanes g[3][3];
               const Source* const row = from + (block + i + k) * kKernel * channels + first + v;
-#pragma GCC unroll 9
-              for (int64_t place = 0; place < kKernel; ++place) {
-                if (turned_)
-                  load_lanes(row + (kKernel - 1 - place) * channels, g[place / 3][place % 3]);
-                else
-                  load_lanes(square[place][i + k], g[place / 3][place % 3]);
-              }
-              transform<OfKernel>(g, mapped[k]);
+              transform<typename Form::OfKernel>(
+                  [&](int64_t a, int64_t b, Lanes& to) NF_INLINE {
+                    const int64_t place = a * 3 + b;
+                    if (turned_)
+                      load_lanes(row + (kKernel - 1 - place) * channels, to);
+                    else
+                      load_lanes(square[place][i + k], to);
+                  },
+                  [&](int64_t a, int64_t b, const Lanes& value)
+                      NF_INLINE { mapped[k][a * kSide + b] = value; });
             }
             Element* const to = panel + (block + i) / kTogether * width + v;
-#pragma GCC unroll 16
-            for (int64_t p = 0; p < kPlanes; ++p) {
+            for (int64_t p = 0; p < kAll; ++p) {
               if constexpr (kTogether == 1)
-                store_lanes(rounding, to + p * plane, mapped[0][p / 4][p % 4]);
+                store_lanes(rounding, to + p * plane, mapped[0][p]);
               else
-                store_pairs(rounding, to + p * plane, mapped[0][p / 4][p % 4],
-                            mapped[1][p / 4][p % 4]);
+                store_pairs(rounding, to + p * plane, mapped[0][p], mapped[1][p]);
             }
           }
         }
     });
   }
 
-  void find_pixels(int64_t first, const Source* beside, TileInputs<Source>* pixels) const {
+  void find_pixels(int64_t first, const Source* beside, Pixels* pixels) const {
     TileAt tile(image_, first);
     for (int64_t row = 0; row < rows_; ++row, tile.next(image_))
       pixels[row].find(image_, tile, first + row < image_.tiles(), x_, beside);
   }
 
   // -> [plane][tile][channel]
-  void transform_inputs(int64_t group, const TileInputs<Source>* pixels, Source* to) const {
+  void transform_inputs(int64_t group, const Pixels* pixels, Source* to) const {
     lanes_loop([=, this](auto rounding) NF_INLINE {
       const int64_t plane = input_plane() * kTogether;
       Source* at = to;
       for (int64_t row = 0; row < rows_; ++row)
-        for (int64_t c = 0; c < in_; c += kRowLanes, at += kRowLanes) {
-          Lanes d[4][4], mapped[4][4];
-          pixels[row].load(group * in_ + c, d);
-          transform<OfInput>(d, mapped);
-#pragma GCC unroll 16
-          for (int64_t p = 0; p < kPlanes; ++p)
-            store_lanes(rounding, at + p * plane, mapped[p / 4][p % 4]);
-        }
+        for (int64_t c = 0; c < in_; c += kRowLanes, at += kRowLanes)
+          transform<typename Form::OfInput>(
+              [&](int i, int j, Lanes& value)
+                  NF_INLINE { pixels[row].load(group * in_ + c, i, j, value); },
+              [&](int i, int j, const Lanes& value)
+                  NF_INLINE { store_lanes(rounding, at + (i * kSide + j) * plane, value); });
     });
   }
 
   void multiply(const Element* inputs, const Element* panel, int64_t width, float* sums) const {
     const float zeros[kPanelColumns] = {};
     const RowsTile<Element> product = rows_tile<Element>(width);
-    for (int64_t p = 0; p < kPlanes; ++p) {
+    for (int64_t p = 0; p < kAll; ++p) {
       for (int64_t row = 0; row < rows_; row += kTileRows)
         product(inputs + row * depth_, depth_, panel, zeros, sums + row * width, width);
       inputs += input_plane();
@@ -205,21 +204,19 @@ class Convolution {
       TileAt tile = first_tile;
       for (int64_t row = 0; row < count; ++row, tile.next(outputs)) {
         const int64_t right = outputs.channels, below = outputs.width * right;
-        const bool second_row = tile.row + 1 < outputs.height;
-        const bool second_column = tile.column + 1 < outputs.width;
+        const int64_t rows = outputs.height - tile.row, columns = outputs.width - tile.column;
         for (int64_t c = 0; c < width; c += kRowLanes) {
-          Lanes m[4][4], y[2][2], added = {};
-#pragma GCC unroll 16
-          for (int64_t p = 0; p < kPlanes; ++p)
-            load_lanes(sums + p * plane + row * width + c, m[p / 4][p % 4]);
-          transform<ToOutput>(m, y);
+          Lanes added = {};
           if (bias != nullptr) load_lanes(bias + channel + c, added);
+          const float* const from = sums + row * width + c;
           Source* const at = to + tile.first_element(outputs) + channel + c;
-          store_lanes(rounding, at, y[0][0] + added);
-          if (second_column) store_lanes(rounding, at + right, y[0][1] + added);
-          if (second_row) store_lanes(rounding, at + below, y[1][0] + added);
-          if (second_row && second_column)
-            store_lanes(rounding, at + below + right, y[1][1] + added);
+          transform<typename Form::ToOutput>(
+              [&](int i, int j, Lanes& value)
+                  NF_INLINE { load_lanes(from + (i * kSide + j) * plane, value); },
+              [&](int i, int j, const Lanes& value) NF_INLINE {
+                if (i < rows && j < columns)
+                  store_lanes(rounding, at + i * below + j * right, value + added);
+              });
         }
       }
     });
@@ -245,10 +242,14 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   const at::Tensor added = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
   const float* const of_bias = bias.defined() ? added.const_data_ptr<float>() : nullptr;
   if (x.scalar_type() == at::kFloat) {
-    Convolution<float>(x, weight, groups, turned).run(of_bias, out.mutable_data_ptr<float>());
+    float* const to = out.mutable_data_ptr<float>();
+    if (four_by_four_is_faster(x))
+      Convolution<FourByFour, float>(x, weight, groups, turned).run(of_bias, to);
+    else
+      Convolution<TwoByTwo, float>(x, weight, groups, turned).run(of_bias, to);
   } else {
     NF_CHECK(x.scalar_type() == at::kBFloat16, "float32 or bfloat16");
-    Convolution<uint16_t>(x, weight, groups, turned)
+    Convolution<TwoByTwo, uint16_t>(x, weight, groups, turned)
         .run(of_bias, static_cast<uint16_t*>(out.mutable_data_ptr()));
   }
   return out;

@@ -1,5 +1,6 @@
-// 3x3 convolutions with stride 1 in 16 instead of 36 multiplications for 2 x 2 outputs, for the
-// CPU in float32 or bfloat16.
+// 3x3 convolutions with stride 1 for the CPU, in float32 or bfloat16, with fewer multiplications:
+// 16 instead of 36 for 2 x 2 outputs or, in float32 and where the images fill such tiles, 36
+// instead of 144 for 4 x 4.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,10 +18,11 @@ bool winograd_is_faster(const at::Tensor& x, const at::Tensor& weight, const Con
 // x [B, C, H, W], weight [O, C / groups, 3, 3], bias [O] of one type, float32 or bfloat16, x and
 // weight in NHWC -> [B, O, H, W] in NHWC: the convolution with one zero around the image, by
 // Y = A^T [(G g G^T) * (B^T d B)] A (winograd_maps.h). C / groups and O / groups are multiples of
-// 16. In bfloat16 G g G^T and B^T d B are rounded to bfloat16, all else is computed in float32: the
-// result's relative error is about 0.42 %, where rounding the result alone makes 0.17.
+// 16. The result's error in float32 is about 1e-6 of its norm for 128 channels, twice that of a
+// direct convolution. In bfloat16 G g G^T and B^T d B are rounded to bfloat16, all else is computed
+// in float32: the relative error is about 0.42 %, where rounding the result alone makes 0.17.
 // Sums have one order: the same bits for any number of threads, and for an image whatever lies
-// beside it. Memory: 16 / 9 of the weight, some hundred KiB for each thread.
+// beside it. Memory: 4 times the weight, up to a MiB for each thread.
 at::Tensor winograd_conv(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                          int64_t groups);
 

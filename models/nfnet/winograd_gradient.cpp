@@ -21,7 +21,7 @@ constexpr int64_t kChannels = 128;      // of a unit, where groups are narrower
 constexpr int64_t kUnitsPerThread = 4;  // or any multiple of the threads
 constexpr int64_t kPad = 16;            // planes begin in different sets of a cache
 
-template <class Type>
+template <class Form, class Type>
 class Gradient {
  public:
   using Source = typename Type::Source;
@@ -30,8 +30,8 @@ class Gradient {
   static constexpr int64_t kInputs = Type::kInputs, kTile = kTileOutputs * kInputs;
 
   Gradient(const at::Tensor& x, const at::Tensor& g, int64_t groups, const WeightGradient& out)
-      : inputs_(x),
-        outputs_(g),
+      : inputs_(x, Form::kOutputs),
+        outputs_(g, Form::kOutputs),
         groups_(groups),
         in_(x.size(1) / groups),
         out_(g.size(1) / groups),
@@ -41,7 +41,7 @@ class Gradient {
         bias_(static_cast<Source*>(out.bias.mutable_data_ptr())),
         groups_at_once_(std::clamp<int64_t>(kChannels / std::max(in_, out_), 1, groups)) {
     // As many tiles and parts for any number of threads: it is the order of the sums.
-    const int64_t set_bytes = kPlanes * (in_ + out_) * 4;
+    const int64_t set_bytes = kAll * (in_ + out_) * 4;
     if (chunks() == 1) parts_ = std::clamp<int64_t>(kPartBytes / (4 * unit_sums()), 2, kMostParts);
     parts_ = blocks_of(sets(), blocks_of(sets(), parts_));  // none of them empty
     sets_at_once_ =
@@ -55,7 +55,7 @@ class Gradient {
   }
 
   void run() {
-    const int64_t of_x = kPlanes * input_plane(), of_g = kPlanes * output_plane();
+    const int64_t of_x = kAll * input_plane(), of_g = kAll * output_plane();
     const int64_t threads = at::get_num_threads();
     const int64_t buffers = parts_ > 1 ? units() : threads;
     const at::Tensor memory =
@@ -87,12 +87,15 @@ class Gradient {
   }
 
  private:
+  static constexpr int64_t kAll = kPlanes<Form>;
+  static constexpr int64_t kSide = Form::kInputs;  // a plane is that of a row and column
+
   struct Unit {
     int64_t group, groups, output, outputs, first_set, sets;  // outputs in blocks
   };
   struct Pixels {  // of kTogether tiles
-    TileInputs<Source> x[kTogether];
-    TileOutputs<Source> g[kTogether];
+    TileInputs<Form, Source> x[kTogether];
+    TileOutputs<Form, Source> g[kTogether];
   };
   struct Scratch {
     Element *x, *g;
@@ -111,7 +114,7 @@ class Gradient {
   int64_t input_plane() const { return sets_at_once_ * in_ + kPad; }
   int64_t output_plane() const { return sets_at_once_ * slice() * kTileOutputs + kPad; }
   // [plane][block of inputs][block of outputs][tile], then [output] for the bias.
-  int64_t group_sums() const { return slice() * (kPlanes * in_blocks() * kTile + kTileOutputs); }
+  int64_t group_sums() const { return slice() * (kAll * in_blocks() * kTile + kTileOutputs); }
   int64_t unit_sums() const { return groups_at_once_ * group_sums(); }
   static int64_t tile_at(const Unit& u, int64_t plane, int64_t input, int64_t output,
                          int64_t in_blocks) {
@@ -136,7 +139,7 @@ class Gradient {
       find_pixels(u.first_set + done, sets, scratch);
       for (int64_t group = 0; group < u.groups; ++group) {
         float* const of_group = sums + group * group_sums();
-        float* const bias = of_group + tile_at(u, kPlanes, 0, 0, in_blocks());
+        float* const bias = of_group + tile_at(u, kAll, 0, 0, in_blocks());
         if (done == 0) std::fill_n(bias, u.outputs * kTileOutputs, 0.0F);
         transform_inputs(u.group + group, sets, scratch);
         transform_outputs(u, u.group + group, sets, scratch, bias);
@@ -157,7 +160,7 @@ class Gradient {
 
   void multiply(const Unit& u, int64_t sets, bool add, const Scratch& scratch, float* sums) const {
     const Run run = {.g = 0, .x = 0, .count = sets};
-    for (int64_t plane = 0; plane < kPlanes; ++plane)
+    for (int64_t plane = 0; plane < kAll; ++plane)
       for (int64_t i = 0; i < in_blocks(); ++i)
         for (int64_t o = 0; o < u.outputs; ++o)
           Type::multiply(scratch.g + plane * output_plane() + o * sets * kTileOutputs,
@@ -171,9 +174,8 @@ class Gradient {
       for (int64_t set = 0; set < sets; ++set)
         for (int64_t c = 0; c < in_; c += kTileLanes) {
           Element* const to = scratch.x + (c / kInputs * sets + set) * kInputs + c % kInputs;
-          Lanes unused;
-          transform_set<OfInput>(rounding, scratch.pixels[set].x, group * in_ + c, to,
-                                 input_plane(), unused);
+          transform_set<typename Form::OfInput>(rounding, scratch.pixels[set].x, group * in_ + c,
+                                                to, input_plane());
         }
     });
   }
@@ -185,37 +187,48 @@ class Gradient {
     lanes_loop([=, this, &u, &scratch](auto rounding) NF_INLINE {
       for (int64_t set = 0; set < sets; ++set)
         for (int64_t o = 0; o < u.outputs; ++o) {
+          const auto& pixels = scratch.pixels[set].g;
+          const int64_t at = channel + o * kTileOutputs;
+          transform_set<typename Form::OfOutputGradient>(
+              rounding, pixels, at, scratch.g + (o * sets + set) * kTileOutputs, output_plane());
           float* const sum = bias + o * kTileOutputs;
-          Lanes total, before;
-          transform_set<OfOutputGradient>(
-              rounding, scratch.pixels[set].g, channel + o * kTileOutputs,
-              scratch.g + (o * sets + set) * kTileOutputs, output_plane(), total);
-          load_lanes(sum, before);
-          store_lanes(rounding, sum, before + total);
+          Lanes total;
+          load_lanes(sum, total);
+          for (const auto& tile : pixels)
+#pragma GCC unroll 4
+            for (int i = 0; i < Form::kOutputs; ++i)
+#pragma GCC unroll 4
+              for (int j = 0; j < Form::kOutputs; ++j) {
+                Lanes value;
+                tile.load(at, i, j, value);
+                total += value;
+              }
+          store_lanes(rounding, sum, total);
         }
     });
   }
 
-  // 16 channels of a set of tiles, to planes that lie `plane` apart. `total` is the sum over the
-  // tiles of their value [1][1], which of a gradient's tile is the sum of its pixels.
+  // 16 channels of a set of tiles, to planes that lie `plane` apart.
   template <class Map, class Round, class Pixels>
   NF_INLINE static void transform_set(Round rounding, const Pixels& pixels, int64_t channel,
-                                      Element* to, int64_t plane, Lanes& total) {
-    Lanes mapped[kTogether][Map::kTo][Map::kTo];
+                                      Element* to, int64_t plane) {
+    const auto load = [&](int64_t tile) NF_INLINE {
+      return [&pixels, channel, tile](int i, int j, Lanes& value)
+                 NF_INLINE { pixels[tile].load(channel, i, j, value); };
+    };
+    if constexpr (kTogether == 1) {
+      transform<Map>(load(0), [&](int i, int j, const Lanes& value) NF_INLINE {
+        store_lanes(rounding, to + (i * kSide + j) * plane, value);
+      });
+    } else {
+      Lanes mapped[kTogether][kAll];
 #pragma GCC unroll 2
-    for (int64_t t = 0; t < kTogether; ++t) {
-      Lanes values[Map::kFrom][Map::kFrom];
-      pixels[t].load(channel, values);
-      transform<Map>(values, mapped[t]);
-    }
-    total = mapped[0][1][1];
-    if constexpr (kTogether == 2) total += mapped[1][1][1];
+      for (int64_t t = 0; t < kTogether; ++t)
+        transform<Map>(load(t), [&](int i, int j, const Lanes& value)
+                                    NF_INLINE { mapped[t][i * kSide + j] = value; });
 #pragma GCC unroll 16
-    for (int64_t p = 0; p < kPlanes; ++p) {
-      if constexpr (kTogether == 2)
-        store_pairs(rounding, to + p * plane, mapped[0][p / 4][p % 4], mapped[1][p / 4][p % 4]);
-      else
-        store_lanes(rounding, to + p * plane, mapped[0][p / 4][p % 4]);
+      for (int64_t p = 0; p < kAll; ++p)
+        store_pairs(rounding, to + p * plane, mapped[0][p], mapped[1][p]);
     }
   }
 
@@ -227,21 +240,17 @@ class Gradient {
         const int64_t channel = (u.group + group) * out_ + u.output * kTileOutputs;
         for (int64_t o = 0; o < u.outputs * kTileOutputs; ++o) {
           Source* const row = weight_ + (channel + o) * kKernel * in_;
-          for (int64_t c = 0; c < in_; c += kTileLanes) {
-            Lanes values[4][4], mapped[3][3];
-#pragma GCC unroll 16
-            for (int64_t p = 0; p < kPlanes; ++p) {
-              const int64_t at = tile_at(u, p, c / kInputs, o / kTileOutputs, in_blocks()) +
-                                 o % kTileOutputs * kInputs + c % kInputs;
-              load_lanes(from + at, values[p / 4][p % 4]);
-            }
-            transform<ToKernelGradient>(values, mapped);
-#pragma GCC unroll 9
-            for (int64_t p = 0; p < kKernel; ++p)
-              store_lanes(rounding, row + p * in_ + c, mapped[p / 3][p % 3]);
-          }
+          for (int64_t c = 0; c < in_; c += kTileLanes)
+            transform<typename Form::ToKernelGradient>(
+                [&](int i, int j, Lanes& value) NF_INLINE {
+                  const int64_t at =
+                      tile_at(u, i * kSide + j, c / kInputs, o / kTileOutputs, in_blocks());
+                  load_lanes(from + at + o % kTileOutputs * kInputs + c % kInputs, value);
+                },
+                [&](int i, int j, const Lanes& value)
+                    NF_INLINE { store_lanes(rounding, row + (i * 3 + j) * in_ + c, value); });
         }
-        const int64_t of_bias = tile_at(u, kPlanes, 0, 0, in_blocks());
+        const int64_t of_bias = tile_at(u, kAll, 0, 0, in_blocks());
         for (int64_t o = 0; o < u.outputs * kTileOutputs; o += kTileLanes) {
           Lanes bias;
           load_lanes(from + of_bias + o, bias);
@@ -270,15 +279,18 @@ WeightGradient winograd_of_weight(const at::Tensor& x, const at::Tensor& g, int6
   const at::TensorOptions nhwc = g.options().memory_format(at::MemoryFormat::ChannelsLast);
   WeightGradient out{.weight = at::empty({g.size(1), x.size(1) / groups, 3, 3}, nhwc),
                      .bias = at::empty({g.size(1)}, g.options())};
-  const auto compute = [&]<class Type>(Type) {
+  const auto compute = [&]<class Form, class Type>(Form, Type) {
     NF_CHECK(x.size(1) % (groups * Type::kInputs) == 0 && g.size(1) % (groups * kTileOutputs) == 0);
-    Gradient<Type>(x, g, groups, out).run();
+    Gradient<Form, Type>(x, g, groups, out).run();
   };
-  if (x.scalar_type() == at::kFloat) {
-    compute(Float32{});
+  if (x.scalar_type() == at::kBFloat16) {
+    compute(TwoByTwo{}, Bfloat16{});
   } else {
-    NF_CHECK(x.scalar_type() == at::kBFloat16, "float32 or bfloat16");
-    compute(Bfloat16{});
+    NF_CHECK(x.scalar_type() == at::kFloat, "float32 or bfloat16");
+    if (four_by_four_is_faster(x))
+      compute(FourByFour{}, Float32{});
+    else
+      compute(TwoByTwo{}, Float32{});
   }
   return out;
 }

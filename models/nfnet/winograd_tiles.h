@@ -1,5 +1,5 @@
-// Tiles of an image for Winograd's convolution F(2x2, 3x3): 2 x 2 outputs each, which see 4 x 4
-// inputs.
+// Tiles of an image for Winograd's convolutions: Form::kOutputs x kOutputs outputs each, which see
+// kInputs x kInputs inputs (winograd_maps.h).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -9,33 +9,49 @@
 
 #include "core/vector_loop.h"
 #include "models/nfnet/lanes.h"
+#include "models/nfnet/shared_for.h"
+#include "models/nfnet/winograd_maps.h"
 
 namespace nf::model {
 
-constexpr int64_t kPlanes = 16;  // values of a transformed tile
-constexpr int64_t kKernel = 9;   // places of the kernel
+constexpr int64_t kKernel = 9;  // places of the kernel
+template <class Form>
+constexpr int64_t kPlanes = Form::kInputs* Form::kInputs;  // values of a transformed tile
 
-// Images of height x width whose pixels lie `channels` elements apart.
+// Images of height x width whose pixels lie `channels` elements apart, in tiles of side x side.
 struct TiledImages {
-  explicit TiledImages(const at::Tensor& x)  // [B, C, H, W] in NHWC
-      : count(x.size(0)), height(x.size(2)), width(x.size(3)), channels(x.size(1)) {}
-  int64_t tiles() const { return count * ((height + 1) / 2) * ((width + 1) / 2); }
-  int64_t count, height, width, channels;
+  TiledImages(const at::Tensor& x, int64_t tile_side)  // [B, C, H, W] in NHWC
+      : count(x.size(0)),
+        height(x.size(2)),
+        width(x.size(3)),
+        channels(x.size(1)),
+        side(tile_side) {}
+  int64_t down() const { return blocks_of(height, side); }
+  int64_t right() const { return blocks_of(width, side); }
+  int64_t tiles() const { return count * down() * right(); }
+  int64_t count, height, width, channels, side;
 };
+
+// Whether 4 x 4 outputs at a time are worth it in float32: small images may leave much of such
+// tiles empty.
+inline bool four_by_four_is_faster(const at::Tensor& x) {
+  const auto products = [&]<class Form>(Form) {
+    return TiledImages(x, Form::kOutputs).tiles() * kPlanes<Form>;
+  };
+  return products(FourByFour{}) * 4 <= products(TwoByTwo{}) * 3;
+}
 
 // A tile by its first pixel; the last of a row or column may reach beyond the image.
 struct TileAt {
-  TileAt(const TiledImages& in, int64_t tile) {
-    const int64_t down = (in.height + 1) / 2, right = (in.width + 1) / 2;
-    image = tile / (down * right);
-    row = 2 * (tile / right % down);
-    column = 2 * (tile % right);
-  }
+  TileAt(const TiledImages& in, int64_t tile)
+      : image(tile / (in.down() * in.right())),
+        row(tile / in.right() % in.down() * in.side),
+        column(tile % in.right() * in.side) {}
   NF_INLINE void next(const TiledImages& in) {
-    column += 2;
+    column += in.side;
     if (column < in.width) return;
     column = 0;
-    row += 2;
+    row += in.side;
     if (row < in.height) return;
     row = 0;
     ++image;
@@ -53,11 +69,11 @@ struct TilePixels {
   NF_INLINE void find(const TiledImages& in, const TileAt& tile, bool exists, const Source* x,
                       const Source* beside) {
     const Source* const first = exists ? x + tile.first_element(in) : beside;
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int64_t i = 0; i < kSide; ++i) {
       const int64_t row = tile.row + i - kBefore;
       const bool in_rows = exists && row >= 0 && row < in.height;
-#pragma GCC unroll 4
+#pragma GCC unroll 6
       for (int64_t j = 0; j < kSide; ++j) {
         const int64_t column = tile.column + j - kBefore;
         const int64_t step = ((i - kBefore) * in.width + j - kBefore) * in.channels;
@@ -65,27 +81,16 @@ struct TilePixels {
       }
     }
   }
-  // 16 channels of each from `channel` on.
-  NF_INLINE void load(int64_t channel, Lanes (&to)[kSide][kSide]) const {
-#pragma GCC unroll 4
-    for (int i = 0; i < kSide; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < kSide; ++j) load_lanes(at[i][j] + channel, to[i][j]);
-  }
-  // Reads `count` channels of the tile's own 2 x 2 pixels ahead: narrow groups take a line of each
-  // pixel at a time, which the processor does not foresee.
-  NF_INLINE void prefetch(int64_t channel, int64_t count) const {
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(Source));
-    for (int64_t i = kBefore; i < kBefore + 2; ++i)
-      for (int64_t j = kBefore; j < kBefore + 2; ++j)
-        for (int64_t c = channel; c < channel + count; c += kLine) __builtin_prefetch(at[i][j] + c);
+  // 16 channels of a pixel from `channel` on.
+  NF_INLINE void load(int64_t channel, int i, int j, Lanes& to) const {
+    load_lanes(at[i][j] + channel, to);
   }
   const Source* at[kSide][kSide];
 };
-template <class Source>
-using TileInputs = TilePixels<4, 1, Source>;
-template <class Source>
-using TileOutputs = TilePixels<2, 0, Source>;
+template <class Form, class Source>
+using TileInputs = TilePixels<Form::kInputs, 1, Source>;
+template <class Form, class Source>
+using TileOutputs = TilePixels<Form::kOutputs, 0, Source>;
 
 // Memory for tables and zeros from the tensors' allocator, which keeps it for the next step. Of
 // types without constructors.

@@ -16,6 +16,7 @@
 #include "models/nfnet/rows_product.h"
 #include "models/nfnet/weight_gradient.h"
 #include "models/nfnet/winograd.h"
+#include "models/nfnet/winograd_tiles.h"
 #include "tests/models/nfnet/operation.h"
 
 namespace nf::test {
@@ -177,8 +178,10 @@ TEST(Winograd, EqualsTorchsForAnyNumberOfThreads) {
   for (const WinogradCase& c :
        {WinogradCase{1, 32, 32, 1, 1, 1}, WinogradCase{3, 64, 32, 5, 8, 1},
         WinogradCase{2, 96, 192, 7, 3, 3}, WinogradCase{5, 64, 96, 12, 9, 2},
-        WinogradCase{4, 128, 128, 2, 31, 1}, WinogradCase{1, 160, 160, 6, 6, 5}}) {
+        WinogradCase{4, 128, 128, 2, 31, 1}, WinogradCase{1, 160, 160, 6, 6, 5},
+        WinogradCase{43, 48, 48, 8, 7, 3}}) {
     for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+      if (type == at::kBFloat16 && c.in / c.groups % 32 != 0) continue;
       std::ostringstream text;
       text << c.batch << " images, " << c.in << " -> " << c.out << ", " << c.height << " x "
            << c.width << ", groups " << c.groups << ", " << type;
@@ -232,11 +235,19 @@ TEST(Winograd, KeepsWhatIsNotFinite) {
       const at::Tensor y = model::winograd_conv(x, w, b, 1).isfinite();
       const model::WeightGradient of_weight = model::winograd_of_weight(x, x, 1);
       EXPECT_FALSE(y[0].narrow(1, 2, 3).narrow(2, 2, 3).any().item<bool>());
-      EXPECT_TRUE(y[0].narrow(1, 6, 2).all().item<bool>());  // no tile there sees it
+      EXPECT_TRUE(y[0].narrow(1, 6, 2).all().item<bool>());  // nothing there depends on it
       EXPECT_FALSE(of_weight.weight.isfinite().all().item<bool>());
       EXPECT_FALSE(of_weight.bias.isfinite().all().item<bool>());
     }
   }
+}
+
+TEST(Winograd, TakesLargeTilesWhereTheyAreMostlyFull) {
+  const auto large = [](int64_t height, int64_t width) {
+    return model::four_by_four_is_faster(at::zeros({2, 16, height, width}));
+  };
+  EXPECT_TRUE(large(4, 4) && large(8, 8) && large(56, 56) && large(14, 14) && large(7, 7));
+  EXPECT_FALSE(large(1, 1) || large(2, 2) || large(6, 6) || large(2, 31));
 }
 
 TEST(Winograd, IsForTheProcessorsItWasMeasuredOn) {
