@@ -61,7 +61,8 @@ struct TwoByTwo {
 };
 
 // F(4x4, 3x3): 36 multiplications for 4 x 4 outputs, at the points 0, infinity, p, -p, 1 / p and
-// -1 / p, where p = sqrt(1/2): half the rounding error of the usual 0, 1, -1, 2, -2 and infinity.
+// -1 / p, where p = sqrt(1/2): rounding errors are smaller than with the usual 0, 1, -1, 2, -2 and
+// infinity (docs/decisions/023).
 struct FourByFour {
   static constexpr int kOutputs = 4, kInputs = 6;
   static constexpr float kPoint = 0.70710678F, kOther = 1.41421356F;  // p and 1 / p
