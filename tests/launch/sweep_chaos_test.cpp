@@ -62,8 +62,9 @@ TEST_F(SweepChaos, KillsChangeNoLossAndNoModel) {
     while (controller.running() && std::chrono::steady_clock::now() < deadline) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
       if (rank_killed || std::chrono::steady_clock::now() < deadline - patience / 3) continue;
-      if (const pid_t rank = some_rank(controller); rank > 0 && kill(rank, SIGKILL) == 0) ++ranks;
-      rank_killed = true;
+      const pid_t rank = some_rank(controller);  // none between two trials
+      rank_killed = rank > 0 && kill(rank, SIGKILL) == 0;
+      if (rank_killed) ++ranks;
     }
     ended = !controller.running();
     if (ended) {
