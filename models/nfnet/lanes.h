@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "core/vector_loop.h"
 #include "models/nfnet/processor.h"
@@ -70,21 +71,26 @@ NF_INLINE inline void store_pairs(Round, uint32_t* to, const Lanes& low, const L
   __builtin_memcpy(to, &both, sizeof both);
 }
 
+// Rows i and i + kHalf of a matrix whose quarters of kHalf lanes are to change places: the lanes of
+// the new first (or second) of them, counted through both rows.
+template <int kHalf, bool kSecond, int... kLane>
+NF_INLINE inline void take_quarters(const Lanes& first, const Lanes& second, Lanes& to,
+                                    std::integer_sequence<int, kLane...>) {
+  constexpr int kTaken = kSecond ? kHalf : 0;
+  to = __builtin_shufflevector(
+      first, second, ((kLane & kHalf) == 0 ? kLane + kTaken : 16 + kLane - kHalf + kTaken)...);
+}
+
 // A 16 x 16 matrix turned over its diagonal, quarters of 2, 4, 8 and 16 lanes at a time.
 template <int kHalf = 1>
 NF_INLINE inline void transpose(Lanes (&rows)[16]) {
-  LaneWords low, high;  // lanes of the first row of a pair, then 16 on of the second
-#pragma GCC unroll 16
-  for (uint32_t l = 0; l < 16; ++l) {
-    low[l] = (l & kHalf) == 0 ? l : 16 + l - kHalf;
-    high[l] = (l & kHalf) == 0 ? l + kHalf : 16 + l;
-  }
+  constexpr std::make_integer_sequence<int, 16> kLanes;
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) {
     if ((i & kHalf) != 0) continue;
     const Lanes first = rows[i], second = rows[i + kHalf];
-    rows[i] = __builtin_shuffle(first, second, low);
-    rows[i + kHalf] = __builtin_shuffle(first, second, high);
+    take_quarters<kHalf, false>(first, second, rows[i], kLanes);
+    take_quarters<kHalf, true>(first, second, rows[i + kHalf], kLanes);
   }
   if constexpr (kHalf < 8) transpose<2 * kHalf>(rows);
 }

@@ -237,8 +237,8 @@ at::Tensor convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   NF_CHECK(weight.size(0) % (groups * kRowLanes) == 0 && weight.size(1) % kRowLanes == 0);
   NF_CHECK(x.size(1) == (turned ? weight.size(0) : weight.size(1) * groups));
   const int64_t outputs = turned ? weight.size(1) * groups : weight.size(0);
-  const at::Tensor out = at::empty({x.size(0), outputs, x.size(2), x.size(3)},
-                                   x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  at::Tensor out = at::empty({x.size(0), outputs, x.size(2), x.size(3)},
+                             x.options().memory_format(at::MemoryFormat::ChannelsLast));
   const at::Tensor added = bias.defined() ? bias.to(at::kFloat).contiguous() : bias;
   const float* const of_bias = bias.defined() ? added.const_data_ptr<float>() : nullptr;
   if (x.scalar_type() == at::kFloat) {
