@@ -37,7 +37,7 @@ void prepare(const Options& o) {
   std::vector<uint64_t> ids(2 * o.batch);
   data::Sampler(order_of(o)).fill(0, ids);
   const std::set<uint64_t> read(ids.begin(), ids.end());
-  const auto jpeg = bench::synthetic_jpeg(o.side, 1);
+  auto jpeg = bench::synthetic_jpeg(o.side, 1);
   bench::write_synthetic_set({o.folder, o.shards, 1, [&](uint64_t) { return jpeg; },
                               [&](uint64_t shard) { return read.count(shard) > 0; }});
 }

@@ -33,6 +33,7 @@ uint64_t forgotten(uint64_t position) {
 }  // namespace
 
 // nf::data::Sampler::fill(uint64_t begin, std::span<uint64_t> out) const
+// NOLINTBEGIN(bugprone-reserved-identifier): the names that the linker's --wrap gives
 extern "C" {
 void __real__ZNK2nf4data7Sampler4fillEmSt4spanImLm18446744073709551615EE(const nf::data::Sampler*,
                                                                          uint64_t,
@@ -44,3 +45,4 @@ void __wrap__ZNK2nf4data7Sampler4fillEmSt4spanImLm18446744073709551615EE(
       self, training ? forgotten(begin) : begin, out);
 }
 }
+// NOLINTEND(bugprone-reserved-identifier)

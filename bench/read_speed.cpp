@@ -223,7 +223,7 @@ Json measure(const Options& o) {
   const uint64_t at = data::read_shard_layout(file).data_at;
   std::map<std::string, Series> series;
   for (int r = -1; r < o.rounds; ++r) {  // the first round warms the caches
-    const auto seed = static_cast<uint64_t>(10 + 10 * r + 10);
+    const int seed = 10 * (r + 2);
     const auto take = [&](const std::string& name, const Cost& cost) {
       if (r < 0) return;
       series[name].cpu.push_back(cost.cpu);

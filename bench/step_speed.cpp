@@ -7,6 +7,7 @@
 //     [--steps 30] [--threads 2] [--device cuda] [--json]
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 #include <malloc.h>
 

@@ -1,6 +1,8 @@
 // See training_step.h.
 #include "bench/training_step.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <chrono>
 
 #include "core/check.h"

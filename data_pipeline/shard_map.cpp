@@ -34,9 +34,9 @@ struct Slot {
   }
 };
 
-static_assert(std::atomic<uintptr_t>::is_always_lock_free &&
-              std::atomic<uint64_t>::is_always_lock_free &&
-              std::atomic<uint32_t>::is_always_lock_free);
+static_assert(std::atomic<uintptr_t>::is_always_lock_free);
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(std::atomic<uint32_t>::is_always_lock_free);
 
 constinit std::array<Slot, ShardMap::kMaxMaps> slots;
 struct sigaction earlier;  // written once, before the handler is installed
@@ -47,6 +47,7 @@ bool replace_page(uintptr_t address) {
   for (Slot& slot : slots) {
     if (!slot.holds(address)) continue;
     slot.lost.fetch_add(1);  // first: see lost_pages()
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the address that the signal gives
     void* page = reinterpret_cast<void*>(address & ~(page_size - 1));
     return ::mmap(page, page_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
            page;

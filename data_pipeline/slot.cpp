@@ -22,7 +22,7 @@ void mend_labels(std::vector<int32_t>& labels, size_t classes) {
 SampleFault load_sample(const ShardDataset& dataset, uint64_t sample, const AugmentOptions& options,
                         uint64_t seed, uint64_t position, uint8_t* pixels, SampleView& view,
                         LoadScratch& scratch, bool& intact) {
-  const auto decode = [&](SampleFault fault) {
+  const auto decode = [&](const SampleFault& fault) {
     intact = fault.ok();
     return intact ? load_image(view.bytes, options, seed, position, pixels, scratch) : fault;
   };

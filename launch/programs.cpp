@@ -41,7 +41,7 @@ Error error_of(const Ended& ended) {
 }  // namespace
 
 fs::path programs_folder(const std::string& given) {
-  const fs::path folder =
+  fs::path folder =
       given.empty() ? fs::read_symlink("/proc/self/exe").parent_path() : fs::absolute(given);
   if (!fs::exists(folder / "nf-train"))
     throw Error(ExitCode::kUsage, folder.string(), "nf-train is not here",

@@ -156,7 +156,7 @@ std::string number(const Json& value) {
   return std::isfinite(v) ? fmt::format("{}", v) : std::string();
 }
 
-Json field(const Json& json, const char* key, Json missing = {}) {
+Json field(const Json& json, const char* key, const Json& missing = {}) {
   return json.is_object() && json.contains(key) ? json[key] : missing;
 }
 

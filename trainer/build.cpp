@@ -1,6 +1,7 @@
 // See build.h.
 #include "trainer/build.h"
 
+#include <ATen/core/grad_mode.h>
 #include <unistd.h>
 
 #include <algorithm>

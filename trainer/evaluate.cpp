@@ -1,6 +1,8 @@
 // See evaluate.h.
 #include "trainer/evaluate.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <bit>
 #include <cmath>
 

@@ -1,6 +1,8 @@
 // See load_model.h.
 #include "trainer/load_model.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "core/error.h"
 #include "trainer/model_metadata.h"
 

@@ -1,6 +1,7 @@
 // See loop.h.
 #include "trainer/loop.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <cmath>

@@ -32,10 +32,10 @@ MemoryEstimate estimate_memory(const RunConfig& c, const model::NfnetSpec& spec,
   const auto v = static_cast<uint64_t>(c.batch.micro_batches);
   const int64_t micro_batch = c.batch.size / c.batch.micro_batches;
   const double copy = 4.0 * static_cast<double>(model::model_cost(spec).parameters);
-  const double sums =
-      c.comm.reduction == "fixed64"
-          ? 2.0 + static_cast<double>(v) / ranks
-          : static_cast<double>(make_fold_plan(0, v / static_cast<uint64_t>(ranks), v).buffers);
+  const uint64_t of_rank = v / static_cast<uint64_t>(ranks);
+  const double sums = c.comm.reduction == "fixed64"
+                          ? 2.0 + static_cast<double>(v) / ranks
+                          : static_cast<double>(make_fold_plan(0, of_rank, v).buffers);
   const bool ema = c.ema.decay > 0;
   int64_t size = c.data.image_size;
   for (const int64_t s : c.schedule.image_sizes) size = std::max(size, s);

@@ -42,9 +42,9 @@ GradientPath make_gradient_path(const std::string& backend, at::Device device, C
 }
 
 FusedUpdateLaunch device_update(at::Device device) {
-  return
-      [run = load_cuda_plugin(plugin_path()).fused_update,
-       index = static_cast<int>(device.index())](const FusedUpdate& update) { run(update, index); };
+  return [run = load_cuda_plugin(plugin_path()).fused_update, device](const FusedUpdate& update) {
+    run(update, device.index());
+  };
 }
 
 }  // namespace nf::train

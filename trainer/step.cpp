@@ -1,6 +1,7 @@
 // See step.h. Order of a step: design.md section 4.
 #include "trainer/step.h"
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <cmath>

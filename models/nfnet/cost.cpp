@@ -30,7 +30,8 @@ struct PartCost {
   double weights = 0;  // elements of convolution weights, standardized anew in each pass
 
   void conv(int64_t in, int64_t out, int64_t kernel, int64_t groups, int64_t out_size) {
-    const auto elements = static_cast<double>(in / groups * kernel * kernel * out);
+    const int64_t count = in / groups * kernel * kernel * out;
+    const auto elements = static_cast<double>(count);
     macs += elements * static_cast<double>(pixels(out_size));
     weights += elements;
   }

@@ -2,6 +2,7 @@
 #include "models/nfnet/nfnet.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>

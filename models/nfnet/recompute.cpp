@@ -3,6 +3,7 @@
 // so their gradients reach the same accumulators as without it.
 #include "models/nfnet/recompute.h"
 
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -27,7 +28,7 @@ class Recompute : public torch::autograd::Function<Recompute> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
-                                                 torch::autograd::variable_list grads) {
+                                                 const torch::autograd::variable_list& grads) {
     const auto capsule = ctx->saved_data["recipe"].toCapsule();
     const auto& recipe = static_cast<const Recipe&>(*capsule);
     torch::autograd::variable_list leaves, wanted;

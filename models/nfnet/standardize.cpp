@@ -11,6 +11,7 @@
 // convolution would copy W_hat in each pass, and its gradient would be copied back, element by
 // element. Here a row is rearranged while it is in the first-level cache.
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>

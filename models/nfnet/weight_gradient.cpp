@@ -3,6 +3,8 @@
 // multiplies them for all places of the kernel; nothing that it packs is read by another.
 #include "models/nfnet/weight_gradient.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>

@@ -1,6 +1,8 @@
 // The gradients of the weight and bias; see winograd.h. A unit is some groups, or some of a group's
 // outputs, over a part of the tiles. It transforms as many tiles at a time as its cache holds, and
 // multiplies them plane by plane.
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 
 #include "core/check.h"

@@ -3,6 +3,7 @@
 #include "models/nfnet/working_weights.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <atomic>
 #include <cstdint>

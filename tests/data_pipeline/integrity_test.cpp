@@ -61,7 +61,7 @@ constexpr ReadOptions kMapped{.mapped = true, .copies_before_map = 0};
 // One sample, read in both ways, which must agree.
 SampleFault read_both(const ShardDataset& copied, const ShardDataset& mapped, uint64_t i,
                       SampleData& data) {
-  const SampleFault fault = copied.read(i, data);
+  SampleFault fault = copied.read(i, data);
   SampleView view;
   EXPECT_EQ(mapped.view(i, view).reason, fault.reason) << "sample " << i;
   if (fault.ok()) {
@@ -134,8 +134,7 @@ TEST_F(Integrity, EveryFlippedBitIsFoundByTheAuditAndAltersNoTrainingSample) {
   EXPECT_GT(count[Seen::kFault], 1000u);
   EXPECT_GT(count[Seen::kRefused], 3000u);
   std::printf("%llu bits: %llu refused, %llu faults, %llu without effect on a sample\n",
-              static_cast<unsigned long long>(8 * size),
-              static_cast<unsigned long long>(count[Seen::kRefused]),
+              8ULL * size, static_cast<unsigned long long>(count[Seen::kRefused]),
               static_cast<unsigned long long>(count[Seen::kFault]),
               static_cast<unsigned long long>(count[Seen::kIntact]));
 }

@@ -142,7 +142,7 @@ TEST(ShardDataset, SaysWhatIsMissing) {
   EXPECT_THAT(open_error(dir.path()), HasSubstr("no dataset.json"));
   write_dataset(dir.path(), make_samples(12), 5);
   try {
-    ShardDataset(dir.path(), "val");
+    const ShardDataset set(dir.path(), "val");
     FAIL();
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), HasSubstr("no split \"val\""));

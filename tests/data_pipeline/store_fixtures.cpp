@@ -22,8 +22,10 @@
 
 // The HDF5 library loses memory when it refuses a damaged file; leak checkers are to report ours
 // only.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace nf::test {
 namespace fs = std::filesystem;
@@ -122,14 +124,14 @@ namespace {
 
 void put_header(ByteVector& tar, const std::string& name, size_t size, char type) {
   char block[512] = {};
-  std::memcpy(block, name.data(), std::min<size_t>(name.size(), 100));
+  std::copy_n(name.data(), std::min<size_t>(name.size(), 100), block);
   std::snprintf(block + 100, 8, "%07o", 0644);
   std::snprintf(block + 108, 8, "%07o", 0);
   std::snprintf(block + 116, 8, "%07o", 0);
   std::snprintf(block + 124, 12, "%011zo", size);
   std::snprintf(block + 136, 12, "%011o", 0);
   block[156] = type;
-  std::memcpy(block + 257, "ustar\00000", 8);
+  std::copy_n("ustar\00000", 8, block + 257);
   std::memset(block + 148, ' ', 8);
   unsigned sum = 0;
   for (const char c : block) sum += static_cast<unsigned char>(c);

@@ -136,7 +136,7 @@ bool Chaos::live(const test::ChaosRun& run, PositionRng& rng, bool with_fault, T
   ++tally.lives;
   auto argv = test::mpirun(2 + static_cast<int>(rng.below(3)), command(run.directory));
   const std::vector<std::string> environment = {
-      "-x", "LD_PRELOAD=" NF_DISK_FAULTS,
+      "-x", std::string("LD_PRELOAD=") + NF_DISK_FAULTS,
       "-x", "NF_FULL_DISK_WHEN=" + run.disk_full.string(),
       "-x", "NF_FULL_DISK_UNDER=" + run.directory.string()};
   argv.insert(argv.begin() + 1, environment.begin(), environment.end());

@@ -97,7 +97,7 @@ class Hang : public testing::Test {
                                        const std::vector<std::string>& more) const {
     auto argv = test::mpirun(ranks, command(run, more));
     const std::vector<std::string> environment = {
-        "-x", "LD_PRELOAD=" NF_DISK_FAULTS,
+        "-x", std::string("LD_PRELOAD=") + NF_DISK_FAULTS,
         "-x", "NF_STALL_WHEN=" + (*scratch_ / "stalled").string(),
         "-x", "NF_STALL_UNDER=" + (*scratch_ / "data" / prefix).string(),
         "-x", "NF_STALL_RANK=" + std::to_string(rank)};

@@ -87,8 +87,9 @@ std::vector<Bytes> seeds() {
   for (const std::string text :
        {"a.jpg\t0\nb.jpg\t1\nc.jpg\t0\n", "a/b.jpg\tcat\nc.jpg\tdog,cat\n", "x\t1,2,3\r\ny\t4\r\n",
         R"({"a": [1, -2.5e3, true, false, null, "x\"\u00e9\\"], "b": {}})",
-        "{\"step\":1,\"begin\":0,\"end\":96,\"digest\":\"0123456789abcdef\"}\n"
-        "{\"step\":2,\"begin\":96,\"end\":192,\"digest\":\"fedcba9876543210\"}\n"})
+        R"({"step":1,"begin":0,"end":96,"digest":"0123456789abcdef"}
+{"step":2,"begin":96,"end":192,"digest":"fedcba9876543210"}
+)"})
     all.emplace_back(text.begin(), text.end());
   return all;
 }

@@ -29,7 +29,7 @@ fs::path proc_file(pid_t pid, const char* file) {
   return fs::path("/proc") / std::to_string(pid) / file;
 }
 
-std::string first_line(std::string text) { return text.substr(0, text.find('\n')); }
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 // Ports that are free now; others may take them before Slurm does, which then says so.
 std::vector<int> free_ports(int count) {
@@ -228,7 +228,7 @@ std::string SlurmLab::take(int nodes, int cpus) {
   command.push_back("--nodes=" + std::to_string(n));
   command.push_back("--ntasks-per-node=1");
   command.push_back("--cpus-per-task=" + std::to_string(cpus > 0 ? cpus : options_.cpus));
-  const std::string job = first_line(must(command).out);
+  std::string job = first_line(must(command).out);
   wait_until("the nodes to be taken",
              [&] { return states(job) == std::vector<std::string>{"RUNNING"}; });
   return job;

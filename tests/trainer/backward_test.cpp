@@ -2,6 +2,7 @@
 // parameters, in a flat buffer, for every type, with recomputed blocks and frozen parts.
 #include "trainer/backward.h"
 
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

@@ -25,7 +25,7 @@ class FineTune : public testing::Test {
   }
   static void TearDownTestSuite() { delete scratch_; }
 
-  static std::filesystem::path train(const std::string& name, int world, Strings more) {
+  static std::filesystem::path train(const std::string& name, int world, const Strings& more) {
     return scratch_->train(name, world, more);
   }
   static std::string from_pretrained() {

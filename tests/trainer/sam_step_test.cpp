@@ -2,6 +2,8 @@
 // (nfnet_spec.md sections 5 to 9): loss, AGC, decay, momentum and SAM are spelled out here, once
 // more and naively; only the network is the product's, whose logits and gradients have golden
 // values of their own.
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

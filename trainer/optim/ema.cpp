@@ -1,6 +1,8 @@
 // See ema.h.
 #include "trainer/optim/ema.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <utility>
 
 #include "core/check.h"

@@ -1,6 +1,8 @@
 // See loss.h.
 #include "trainer/optim/loss.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "core/check.h"
 
 namespace nf::train {

@@ -19,6 +19,7 @@ NF_INLINE inline void prefetch_block(const T* x, int64_t ahead) {
   const uintptr_t begin =
       reinterpret_cast<uintptr_t>(x) + static_cast<uintptr_t>(ahead) * sizeof(T);
   for (uintptr_t at = begin; at < begin + kPrefetchBlock * sizeof(T); at += kLine)
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): it may lie behind the array
     __builtin_prefetch(reinterpret_cast<const void*>(at));
 }
 

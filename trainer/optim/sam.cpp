@@ -1,6 +1,8 @@
 // See sam.h.
 #include "trainer/optim/sam.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 

@@ -1,6 +1,8 @@
 // See sgd.h.
 #include "trainer/optim/sgd.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <cmath>
 #include <utility>
 

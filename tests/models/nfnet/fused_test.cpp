@@ -61,7 +61,8 @@ TEST(Gelu, KeepsTheLayout) {
 }
 
 TEST(Gelu, WritesThePaddingBehindIt) {
-  for (const auto& [bottom, right] : {std::pair<int64_t, int64_t>{1, 1}, {0, 1}, {2, 0}, {0, 0}}) {
+  for (const auto& padding : {std::pair<int64_t, int64_t>{1, 1}, {0, 1}, {2, 0}, {0, 0}}) {
+    const int64_t bottom = padding.first, right = padding.second;
     const Operation padded = [&](const auto& in) {
       return model::gelu_tanh_padded(in[0], bottom, right);
     };

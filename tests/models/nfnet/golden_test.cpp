@@ -1,5 +1,6 @@
 // Every golden number of the network: forward in both flavours and at odd sizes, each gradient,
 // stochastic depth.
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

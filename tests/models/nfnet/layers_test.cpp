@@ -2,6 +2,7 @@
 // pooling, masks.
 #include "models/nfnet/layers.h"
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

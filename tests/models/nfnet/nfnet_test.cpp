@@ -2,6 +2,8 @@
 // storage, repeatability.
 #include "models/nfnet/nfnet.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

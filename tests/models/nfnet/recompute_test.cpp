@@ -1,5 +1,6 @@
 // Blocks computed again in the backward pass: the same bits in logits and in every gradient, with
 // masks, in every type, with frozen parts, and nothing kept where nothing is to be differentiated.
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 

@@ -13,7 +13,7 @@
 namespace nf::test {
 
 inline at::Tensor step_tensor(uint64_t step, uint64_t index, const std::vector<int64_t>& shape) {
-  const at::Tensor t = at::empty(shape, at::kFloat);
+  at::Tensor t = at::empty(shape, at::kFloat);
   PositionRng rng(step, Stream::kTest, index);
   for (int64_t i = 0; i < t.numel(); ++i)
     t.data_ptr<float>()[i] = static_cast<float>(rng.uniform(-1, 1));

@@ -16,7 +16,7 @@ at::Tensor tensor_of(const std::vector<double>& values, const std::vector<int64_
   return at::tensor(values, at::kDouble).view(shape);
 }
 
-at::Tensor golden_tensor(const char* name, std::vector<int64_t> shape, double scale) {
+at::Tensor golden_tensor(const char* name, const std::vector<int64_t>& shape, double scale) {
   std::vector<double> values(static_cast<size_t>(test::element_count(shape)));
   for (size_t i = 0; i < values.size(); ++i) values[i] = scale * test::v(name, i);
   return tensor_of(values, shape);
@@ -58,7 +58,7 @@ TEST(Agc, Float32FollowsFloat64) {
 }
 
 TEST(AgcUnits, FollowTheNumberOfWideDimensions) {
-  const auto count = [](std::vector<int64_t> shape) { return agc_units(shape).count; };
+  const auto count = [](const std::vector<int64_t>& shape) { return agc_units(shape).count; };
   EXPECT_EQ(count({}), 1);
   EXPECT_EQ(count({7}), 1);
   EXPECT_EQ(count({7, 1, 1, 1}), 1);  // a gain is a vector

@@ -1,6 +1,7 @@
 // Five optimizer steps of the tiny network on one batch, in float64 and float32, against golden
 // values: network, loss, AGC, decay, momentum and update together (tests/golden/nfnet/README.md,
 // tiny_sgd_agc.json).
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
