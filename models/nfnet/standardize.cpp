@@ -271,7 +271,8 @@ TORCH_LIBRARY_IMPL(nfscale, CPU, library) {
 
 at::Tensor standardize_composed(const at::Tensor& weight, const at::Tensor& gain, Flavour flavour,
                                 double scale) {
-  const auto n = static_cast<double>(weight.numel() / weight.size(0));
+  const int64_t row = weight.numel() / weight.size(0);
+  const auto n = static_cast<double>(row);
   const at::Tensor x = weight - weight.mean({1, 2, 3}, /*keepdim=*/true);
   const at::Tensor q = x.square().sum({1, 2, 3}, /*keepdim=*/true);
   const at::Tensor inv =

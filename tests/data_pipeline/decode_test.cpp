@@ -32,7 +32,7 @@ Image decoded(const ByteVector& bytes) {
 
 std::string reason(const ByteVector& bytes, const DecodeLimits& limits = {}) {
   Image image;
-  const std::string text = decode_image(bytes, image, limits).reason;
+  std::string text = decode_image(bytes, image, limits).reason;
   int width = 0, height = 0;
   EXPECT_EQ(check_image(bytes, width, height, limits).reason, text);  // the packer's check agrees
   return text;

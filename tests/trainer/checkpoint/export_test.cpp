@@ -23,7 +23,6 @@ using test::same_tensors;
 using test::snapshot_at;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 Error error_of(const std::function<void()>& call) {
   try {
